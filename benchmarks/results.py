@@ -1,0 +1,77 @@
+"""Rows of results in JSON files, and the tables of RESULTS.md made from them.
+
+python benchmarks/results.py          writes the tables into RESULTS.md
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "RESULTS.md"
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of results/NAME.json, none if there is no such file."""
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def add(name: str, row: dict[str, Any]) -> None:
+    """Write a row at once, in the place of an earlier one of the same name."""
+    row = {**row, "date": datetime.date.today().isoformat()}
+    old = rows(name)
+    names = [r["name"] for r in old]
+    kept = [row if r["name"] == row["name"] else r for r in old]
+    path = HERE / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    whole = kept if row["name"] in names else [*kept, row]
+    temporary.write_text(json.dumps({"rows": whole}, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def table(name: str) -> str:
+    """A Markdown table of the rows of a file."""
+    lines = [
+        "| row | accuracy, % | published, % | training episodes | training, minutes | seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows(name):
+        published = f"{100 * row['paper']:.1f}" if row.get("paper") else "–"
+        trained = f"{row['episodes']:,}" if row["episodes"] else "–"
+        minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else "–"
+        lines.append(
+            f"| `{row['name']}` | {100 * row['value']:.2f} ± {100 * row['interval']:.2f} "
+            f"| {published} | {trained} | {minutes} | {row['seed']} |"
+        )
+    for row in rows(name)[:1]:
+        made = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k != "device")
+        lines.append("")
+        lines.append(f"{row['date']}, on {row['device']}; {made}.")
+    lines.append("")
+    lines.append("```")
+    lines.extend(f"{row['command']}" for row in rows(name))
+    lines.append("```")
+    return "\n".join(lines)
+
+
+def fill(page: str) -> str:
+    """The page with each table between its markers made anew."""
+    return re.sub(
+        r"(<!-- table (\w+) -->\n).*?(\n<!-- end -->)",
+        lambda m: m[1] + table(m[2]) + m[3],
+        page,
+        flags=re.S,
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(fill(PAGE.read_text()))
+    sys.exit(0)

@@ -1,0 +1,81 @@
+"""metashot: learning to learn as a set of pure functions.
+
+A learner turns a support set into the parameters of a task, and the task answers queries:
+
+    learner = metashot.meta_lstm(way=5)
+    data = metashot.data.glyphs()
+    trained = metashot.train(learner, metashot.episodes(data.train), optax.adam(1e-3), steps=1000)
+    metashot.evaluate(learner, trained.variables, metashot.episodes(data.test)).summary
+
+Names are loaded when they are first used, so that importing metashot imports nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import config, data, devices, losses, metrics, nets, optim
+    from .base import Aux, Episode, Examples, Learner, Network, Variables
+    from .data import Dataset, Episodes, Splits, episodes, sample_episode
+    from .evaluation import Evaluation, evaluate
+    from .experiment import load, run
+    from .learners.baselines import nearest_neighbor
+    from .learners.meta_lstm import meta_lstm
+    from .learners.prototypical import prototypical
+    from .training import train
+
+_MODULES = ("config", "data", "devices", "losses", "metrics", "nets", "optim")
+_HOMES = {
+    "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
+    "data": ("Dataset", "Episodes", "Splits", "episodes", "sample_episode"),
+    "evaluation": ("Evaluation", "evaluate"),
+    "experiment": ("load", "run"),
+    "learners.baselines": ("nearest_neighbor",),
+    "learners.meta_lstm": ("meta_lstm",),
+    "learners.prototypical": ("prototypical",),
+    "training": ("train",),
+}
+
+__all__ = [
+    "Aux",
+    "Dataset",
+    "Episode",
+    "Episodes",
+    "Evaluation",
+    "Examples",
+    "Learner",
+    "Network",
+    "Splits",
+    "Variables",
+    "config",
+    "data",
+    "devices",
+    "episodes",
+    "evaluate",
+    "load",
+    "losses",
+    "meta_lstm",
+    "metrics",
+    "nearest_neighbor",
+    "nets",
+    "optim",
+    "prototypical",
+    "run",
+    "sample_episode",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
+    raise AttributeError(f"module 'metashot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,111 @@
+"""`metashot evaluate RUN`: the accuracy of a trained learner on episodes of new classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from .main import CallError, parse
+
+EXAMPLE = "metashot evaluate runs/glyphs_meta_lstm --way 5 --shot 1,5"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a trained learner on episodes of classes it has not seen."""
+
+    run: tyro.conf.Positional[Path]
+    """folder of the run"""
+    split: Literal["train", "val", "test"] = "test"
+    """whose classes"""
+    episodes: int | None = None
+    """how many; the config's test_episodes by default"""
+    way: str | None = None
+    """classes of an episode; a list such as 5,20 makes a table"""
+    shot: str | None = None
+    """support images a class; a list such as 1,5 makes a table"""
+    query: int | None = None
+    """query images a class"""
+    seed: int = 0
+    """of the list of episodes"""
+    checkpoint: str = "best"
+    """best by validation, last, or a step"""
+    source: str | None = None
+    """folder of the data, where it has moved"""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """print one JSON object as the last line"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    options = parse(Options, arguments, command="evaluate", example=EXAMPLE)
+    ways, shots = _numbers("way", options.way), _numbers("shot", options.shot)
+    run: Path = options.run
+
+    from .. import experiment  # from here on, jax
+
+    config = experiment.read_config(run)
+    data = config.data
+    if options.source:
+        data = dataclasses.replace(data, source=options.source)
+    dataset = getattr(data.load(), options.split)
+    if dataset is None:
+        raise CallError(f"the data of {run} have no {options.split} split")
+    checkpoint = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
+    query = options.query or config.test.query
+    sizes = [
+        dataclasses.replace(config.test, way=way, shot=shot, query=query)
+        for way, shot in product(ways or [config.test.way], shots or [config.test.shot])
+    ]
+    for size in sizes:  # every mistake before any work
+        experiment.check_sizes("", size, dataset)
+    loaded = {w: experiment.load(run, checkpoint=checkpoint, way=w) for w in {s.way for s in sizes}}
+    rows = []
+    for size in sizes:
+        learner, variables, step, _ = loaded[size.way]
+        result = experiment.evaluate(
+            learner,
+            variables,
+            experiment.episodes(dataset, **vars(size)),
+            count=options.episodes or config.test_episodes,
+            seed=options.seed,
+        )
+        row = {
+            "learner": type(config.learner).__name__,
+            **vars(size),
+            "split": options.split,
+            "episodes": options.episodes or config.test_episodes,
+            "step": step,
+        }
+        for name, (value, half) in result.summary.items():
+            row |= {name: value, "interval": half}
+        rows.append(row)
+        if not options.json:
+            print(_line(row), flush=True)
+    if options.json:
+        print(json.dumps({"rows": rows} if len(ways) > 1 or len(shots) > 1 else rows[0]))
+    return 0
+
+
+def _numbers(name: str, text: str | None) -> list[int]:
+    """The numbers of "5" or "5,20"; none of None."""
+    if text is None:
+        return []
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise CallError(f"--{name} is {text}; it is a number above 0, or several such as 5,20")
+    return [int(part) for part in parts]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['way']}-way {row['shot']}-shot, {row['split']} classes: "
+        f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f} % "
+        f"({row['episodes']} episodes; {row['learner']} at step {row['step']:,})"
+    )

@@ -1,0 +1,104 @@
+"""Evaluation: a fixed list of episodes, one jitted call, every episode's figure kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import metrics
+from .base import Array, Learner, PyTree, Variables
+from .data.episodes import Episodes, episode_key
+from .devices import divide, episode_mesh, replicate
+
+VALIDATION, TEST = 1, 2  # the streams of episodes that are not for training, which is 0
+
+
+class Evaluation(NamedTuple):
+    """What a learner reached."""
+
+    summary: dict[str, tuple[float, float]]  # name: (value, half width of its 95 % interval)
+    measures: PyTree  # what the metric measured, each leaf [episodes, ...]
+
+    @property
+    def score(self) -> float:
+        """The first figure of the summary."""
+        return next(iter(self.summary.values()))[0]
+
+
+def evaluate(
+    learner: Learner,
+    variables: Variables,
+    episodes: Episodes,
+    *,
+    count: int = 600,
+    seed: int = 0,
+    stream: int = TEST,
+    chunk: int | None = None,
+    metric: metrics.Metric = metrics.accuracy,
+) -> Evaluation:
+    """Adapt to each episode's support, answer its queries, and measure.
+
+    The same seed and stream give every learner the same episodes.
+
+    Args:
+        learner: closed over.
+        variables: of the learner.
+        episodes: where they come from (`metashot.data.episodes`).
+        count: how many.
+        seed: of the list of episodes; stream: which of the seed's lists.
+        chunk: episodes that a device holds at once; None is 1 on a CPU and 25 elsewhere.
+        metric: what is measured.
+
+    Raises:
+        ValueError: a count or chunk under 1.
+    """
+    settings = {"count": count, "seed": seed, "stream": stream, "chunk": chunk, "metric": metric}
+    return evaluator(learner, episodes, **settings)(variables)
+
+
+def evaluator(
+    learner: Learner,
+    episodes: Episodes,
+    *,
+    count: int = 600,
+    seed: int = 0,
+    stream: int = TEST,
+    chunk: int | None = None,
+    metric: metrics.Metric = metrics.accuracy,
+) -> Callable[[Variables], Evaluation]:
+    """`evaluate`, compiled once for many variables."""
+    for name, value in {"count": count, "chunk": chunk}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it is at least 1")
+    held = chunk or (1 if jax.default_backend() == "cpu" else 25)
+    mesh = episode_mesh(count)
+    width = min(held, count // mesh.size) * mesh.size  # episodes at once, over all devices
+    rounds = -(-count // width)
+    arrays = replicate(episodes.arrays, mesh)
+
+    def measure(variables: Variables, arrays: PyTree, key: Array) -> PyTree:
+        sample_key, adapt_key = jax.random.split(key)
+        episode = episodes.sample(sample_key, arrays)
+        task = learner.adapt(variables, episode.support, adapt_key)
+        outputs = learner.predict(variables, task, episode.query.inputs)
+        return metric.measure(outputs, episode.query, episode.about)
+
+    @jax.jit
+    def measure_all(variables: Variables, arrays: PyTree) -> PyTree:
+        # A last round that is not full repeats episodes from the start of the list.
+        index = jnp.arange(rounds * width) % count
+        keys = jax.vmap(lambda i: episode_key(seed, stream, i))(index)
+        keys = divide(keys.reshape(rounds, width), mesh)
+        each = jax.vmap(measure, in_axes=(None, None, 0))
+        measures = jax.lax.map(lambda keys: each(variables, arrays, keys), keys)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], measures)
+
+    def run(variables: Variables) -> Evaluation:
+        measures = jax.tree.map(np.asarray, measure_all(replicate(variables, mesh), arrays))
+        return Evaluation(metric.summary(measures), measures)
+
+    return run

@@ -1,0 +1,184 @@
+"""Backbones: flax.linen modules over our layers, and the bridge from any linen module.
+
+A module is called as `module(x, train=..., mask=...)`; its normalising layers keep running
+statistics in the collection "batch_stats" and hand out the batch's in "stats".
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ..base import Array, Network, PyTree, Variables
+from . import layers
+
+
+def uniform_fan_in(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    """U(-a, a), a = 1 / sqrt(fan_in), for a kernel [..., fan, out] (Torch's default)."""
+    bound = 1 / jnp.sqrt(jnp.prod(jnp.array(shape[:-1])))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def uniform_bias(fan_in: int) -> Callable[..., Array]:
+    """U(-a, a), a = 1 / sqrt(fan_in), for the bias beside such a kernel."""
+    return lambda key, shape, dtype=jnp.float32: uniform_fan_in(key, (fan_in, *shape), dtype)[0]
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, batch norm, ReLU, 2x2 max pooling: [n, H, W, C] to [n, H/2, W/2, filters].
+
+    The batch norm's eps is 1e-3, and its scale starts at one, or at U(0, 1) as in old Torch.
+    """
+
+    filters: int
+    eps: float = 1e-3
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
+        c = x.shape[-1]
+        kernel = self.param("kernel", uniform_fan_in, (3, 3, c, self.filters), x.dtype)
+        bias = self.param("bias", uniform_bias(9 * c), (self.filters,), x.dtype)
+        scale = self.param("scale", self.scale_init, (self.filters,), x.dtype)
+        shift = self.param("shift", nn.initializers.zeros, (self.filters,), x.dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (self.filters,), x.dtype)
+        var = self.variable("batch_stats", "var", jnp.ones, (self.filters,), x.dtype)
+        y, stats = layers.norm_relu_pool(
+            layers.conv(x, kernel) + bias,
+            scale,
+            shift,
+            statistics=None if train else (mean.value, var.value),
+            mask=mask,
+            eps=self.eps,
+        )
+        if stats is not None:
+            for name, value in stats._asdict().items():
+                self.variable("stats", name, lambda v=value: v).value = value
+        return y
+
+
+class Conv4(nn.Module):
+    """The field's four convolution blocks, flattened: [n, H, W, C] to [n, d]."""
+
+    filters: int = 64
+    blocks: int = 4
+    eps: float = 1e-3
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
+        for _ in range(self.blocks):
+            x = ConvBlock(self.filters, self.eps, self.scale_init)(x, train, mask)
+        return x.reshape(len(x), -1)
+
+
+def init_dense(key: Array, features: int, outputs: int) -> PyTree:
+    """A linear layer's "kernel" [features, outputs] and "bias" [outputs], U(+-1/sqrt(features))."""
+    kernel, bias = jax.random.split(key)
+    return {
+        "kernel": uniform_fan_in(kernel, (features, outputs)),
+        "bias": uniform_bias(features)(bias, (outputs,)),
+    }
+
+
+class MLP(nn.Module):
+    """ReLU layers over flattened inputs: [n, ...] to [n, sizes[-1]]."""
+
+    sizes: Sequence[int] = (64, 64)
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
+        x = x.reshape(len(x), -1)
+        for size in self.sizes:
+            x = nn.relu(nn.Dense(size)(x))
+        return x
+
+
+def conv4(
+    filters: int = 64, *, blocks: int = 4, eps: float = 1e-3, bn_scale_init: str = "ones"
+) -> Network:
+    """`Conv4` as a `Network`: 64 filters for metric methods, 32 for learners with an inner loop.
+
+    Args:
+        blocks: each halves the picture; 4 in the papers.
+        eps: of the batch norm (1e-3 in the Meta-Learner LSTM's release, 1e-5 in others).
+        bn_scale_init: "ones", or "uniform" for U(0, 1) as in old Torch.
+    """
+    inits = {"ones": nn.initializers.ones, "uniform": nn.initializers.uniform(1.0)}
+    if bn_scale_init not in inits:
+        raise ValueError(f"bn_scale_init is {bn_scale_init!r}; it is one of {', '.join(inits)}")
+    return from_flax(Conv4(filters, blocks, eps, inits[bn_scale_init]))
+
+
+def mlp(*sizes: int) -> Network:
+    """`MLP` as a `Network`."""
+    return from_flax(MLP(sizes or (64, 64)))
+
+
+def from_flax(module: nn.Module) -> Network:
+    """A `Network` of any linen module that maps [n, ...] to [n, d].
+
+    `nn.BatchNorm` in other people's modules is replaced,
+    while it runs, by the same normalisation over the rows that the mask leaves; dropout is off.
+    `train` and `mask` are passed to modules that take them.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> network = from_flax(nn.Dense(3))
+        >>> variables = network.init(jax.random.key(0), jnp.ones((2, 5)))
+        >>> network.apply(variables, jnp.ones((2, 5)))[0].shape
+        (2, 3)
+    """
+    takes = inspect.signature(type(module).__call__).parameters
+
+    def call(collections: Any, x: Array, train: bool, mask: Array | None) -> Any:
+        mutable = ["stats"] if train else False
+        arguments = {k: v for k, v in {"train": train, "mask": mask}.items() if k in takes}
+        with nn.intercept_methods(_masked_batch_norm(train, mask)):
+            return module.apply(collections, x, mutable=mutable, **arguments)
+
+    def init(key: Array, x: Array) -> Variables:
+        with nn.intercept_methods(_masked_batch_norm(False, None)):
+            made = module.init(key, x)
+        return {"params": made.get("params", {}), "state": made.get("batch_stats", {})}
+
+    def apply(
+        variables: Variables, x: Array, *, train: bool = False, mask: Array | None = None
+    ) -> tuple[Array, PyTree]:
+        collections = {"params": variables["params"], "batch_stats": variables["state"]}
+        out = call(collections, x, train, mask)
+        return (out[0], out[1].get("stats", {})) if train else (out, {})
+
+    return Network(init, apply)
+
+
+def _masked_batch_norm(train: bool, mask: Array | None) -> Callable[..., Any]:
+    """Makes `nn.BatchNorm` and `nn.Dropout` follow the contract of `Network.apply`."""
+
+    def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, nn.Dropout):
+            return args[0]
+        if not isinstance(module, nn.BatchNorm) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        x = args[0]
+        if module.is_initializing():  # flax refuses to be told twice
+            return call(x) if module.use_running_average is not None else call(x, True)
+        mean, var = (module.get_variable("batch_stats", name) for name in ("mean", "var"))
+        if train:
+            stats = layers.moments(x, mask)
+            mean, var = stats.mean, stats.var
+            for name, value in stats._asdict().items():
+                value = jax.lax.stop_gradient(value)
+                module.variable("stats", name, lambda v=value: v).value = value
+        y = (x - mean) * jax.lax.rsqrt(var + module.epsilon)
+        scale, bias = (module.get_variable("params", name) for name in ("scale", "bias"))
+        y = y if scale is None else y * scale
+        return y if bias is None else y + bias
+
+    return interceptor
