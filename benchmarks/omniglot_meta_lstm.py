@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import results
 
 import metashot
-from metashot import config, experiment, training
+from metashot import config, experiment, runs
 
 NAME = "omniglot_meta_lstm"
 RUNS = Path("runs") / "benchmarks"
@@ -55,11 +55,11 @@ def measure(name: str, repacked: bool) -> dict[str, Any]:
         if not _finished(folder, settings.steps):
             experiment.run(settings, folder, resume=(folder / "config.py").exists())
         learner, variables, step, _ = metashot.load(folder, way=5)
-        last = training.read_history(folder)[-1]
+        last = runs.read_history(folder)[-1]
         seen, seconds, seed = step * settings.meta_batch, last["seconds"], settings.seed
     result = metashot.evaluate(learner, variables, test, count=600)
     value, interval = result.summary["accuracy"]
-    versions = training.versions()
+    versions = runs.versions()
     return {
         "name": name,
         "value": value,
@@ -75,7 +75,7 @@ def measure(name: str, repacked: bool) -> dict[str, Any]:
 
 
 def _finished(folder: Path, steps: int) -> bool:
-    history = training.read_history(folder)
+    history = runs.read_history(folder)
     return any("val_accuracy" in row and row["step"] == steps for row in history)
 
 

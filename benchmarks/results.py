@@ -37,13 +37,13 @@ def add(name: str, row: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def table(name: str) -> str:
-    """A Markdown table of the rows of a file."""
+def accuracies(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of accuracies."""
     lines = [
         "| row | accuracy, % | published, % | training episodes | training, minutes | seed |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows(name):
+    for row in found:
         published = f"{100 * row['paper']:.1f}" if row.get("paper") else "–"
         trained = f"{row['episodes']:,}" if row["episodes"] else "–"
         minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else "–"
@@ -51,15 +51,35 @@ def table(name: str) -> str:
             f"| `{row['name']}` | {100 * row['value']:.2f} ± {100 * row['interval']:.2f} "
             f"| {published} | {trained} | {minutes} | {row['seed']} |"
         )
-    for row in rows(name)[:1]:
-        made = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k != "device")
-        lines.append("")
-        lines.append(f"{row['date']}, on {row['device']}; {made}.")
-    lines.append("")
-    lines.append("```")
-    lines.extend(f"{row['command']}" for row in rows(name))
-    lines.append("```")
-    return "\n".join(lines)
+    return lines
+
+
+def memory(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of the memory of one dispatch."""
+    lines = [
+        "| row | inner steps T | meta-steps in the dispatch | temporary memory, MB |",
+        "|---|---|---|---|",
+    ]
+    for row in found:
+        size = f"{row['value'] / 1e6:.1f}"
+        lines.append(f"| `{row['name']}` | {row['inner_steps']} | {row['meta_steps']} | {size} |")
+    return lines
+
+
+TABLES = {"omniglot_meta_lstm": accuracies, "memory": memory}
+
+
+def table(name: str) -> str:
+    """The rows of a file as a Markdown table, with when, on what and how they were made."""
+    found = rows(name)
+    made = {_made(row): None for row in found}
+    commands = {row["command"]: None for row in found}
+    return "\n".join([*TABLES[name](found), "", *made, "", "```", *commands, "```"])
+
+
+def _made(row: dict[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k != "device")
+    return f"{row['date']}, on {row['device']}; {versions}."
 
 
 def fill(page: str) -> str:

@@ -19,7 +19,8 @@ from .data import Dataset, Episodes, Splits, episodes
 from .data.episodes import impossible_sizes
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
-from .training import Trained, train, write_atomically
+from .runs import write_atomically
+from .training import Trained, train
 
 
 class Loaded(NamedTuple):
@@ -48,7 +49,10 @@ def build(config: Experiment) -> Parts:
         ConfigError: naming the field and the remedy.
     """
     configs.check(config)
-    splits = config.data.load()
+    try:
+        splits = config.data.load()
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
     held_out = splits.train if splits.val is None else splits.val
     checks = (
         ("train.", config.train, splits.train),
@@ -99,6 +103,8 @@ def run(
     """
     folder = Path(workdir)
     _refuse_folder(folder, resume)
+    if resume:
+        _refuse_changes(read_config(folder), config)
     text = configs.as_text(config)
     parts = build(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +155,16 @@ def _refuse_folder(folder: Path, resume: bool) -> None:
         raise ConfigError(f"workdir {folder} cannot be written; --workdir names another")
 
 
+def _refuse_changes(before: Experiment, now: Experiment) -> None:
+    """A run goes on as it began; only its length and how it is watched may change."""
+    for name in ("data", "learner", "train", "meta_batch", "optimizer", "seed"):
+        if getattr(before, name) != getattr(now, name):
+            raise ConfigError(
+                f"{name} is {getattr(now, name)}, but the run to resume has "
+                f"{getattr(before, name)}; leave it as it was, or start another run"
+            )
+
+
 def shapes_of(learner: Learner, input_shape: tuple[int, ...]) -> Variables:
     """The shapes and dtypes of a learner's variables for inputs of this shape."""
     rows: Any = jax.ShapeDtypeStruct
@@ -185,11 +201,13 @@ def load(
     if learner is not None:
         made = learner
     elif config is not None:
-        made = _at_way(config, way, input_shape, folder)
+        made = at_way(config, way, input_shape, folder)
     else:
         raise ConfigError(f"{folder} has no config.py; say which learner was trained, learner=")
     if checkpoint not in ("best", "last") and not isinstance(checkpoint, int):
         raise ConfigError(f"checkpoint is {checkpoint!r}; it is best, last or a step")
+    if not (folder / "checkpoints").is_dir():
+        raise ConfigError(f"{folder} has no checkpoint yet")
     like = jax.tree.map(_on_first_device, shapes_of(made, input_shape))
     with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
         named = {"best": checkpoints.best(), "last": checkpoints.last()}
@@ -197,13 +215,13 @@ def load(
         if step is None or step not in checkpoints.steps():
             raise ConfigError(
                 f"{folder} has no checkpoint {checkpoint}; there are best, last and the steps "
-                f"{', '.join(map(str, checkpoints.steps())) or '(none yet)'}"
+                f"{', '.join(map(str, checkpoints.steps()))}"
             )
         variables = checkpoints.restore(step, {"variables": like})["variables"]
     return Loaded(made, variables, int(step), config)
 
 
-def _at_way(
+def at_way(
     config: Experiment, way: int | None, input_shape: tuple[int, ...], folder: Path
 ) -> Learner:
     """The learner that was trained, for another length of the class axis if that can be."""

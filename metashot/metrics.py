@@ -25,13 +25,14 @@ def mean_and_interval(values: NDArray[np.floating]) -> tuple[float, float]:
     """The mean of n figures and its 95 % half width, 1.96 standard errors with ddof 1.
 
     Example:
-        >>> mean_and_interval(np.array([40.0, 60.0]))
+        >>> mean, half_width = mean_and_interval(np.array([40.0, 60.0]))
+        >>> mean, round(half_width, 6)
         (50.0, 19.6)
     """
     if len(values) < 2:
         return float(np.mean(values)), float("nan")
-    half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(np.round(half, 12))
+    spread = float(np.std(values, ddof=1))
+    return float(np.mean(values)), 1.96 * spread / len(values) ** 0.5
 
 
 def _count_correct(outputs: Array, query: Examples, about: PyTree) -> PyTree:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from .training import read_history
+from .runs import read_history
 
 
 def available() -> bool:

@@ -20,7 +20,8 @@ class Progress:
         self._shown = shown
         self._figures: dict[str, float] = {}
         self._bar = None
-        self._first = self._last = (time.perf_counter(), start)
+        self._start = start
+        self._began = self._last = time.perf_counter()
         self._printed = 0.0
         console = Console(stderr=True)
         if shown and console.is_terminal:
@@ -42,17 +43,16 @@ class Progress:
     def show(self, step: int, episodes: float = 0, **figures: float) -> None:
         """Tell of a step reached, of `episodes` more since the last call, and their figures."""
         now = time.perf_counter()
-        self._figures.pop("compiling", None)
         self._figures.update(figures)
         if episodes:
-            self._figures["episodes/s"] = episodes / max(now - self._last[0], 1e-9)
-            self._last = now, step
+            self._figures["episodes/s"] = episodes / max(now - self._last, 1e-9)
+            self._last = now
         if self._bar:
             self._bar.update(self._task, completed=step, description=self._text())
         elif self._shown and (now - self._printed > PLAIN_EVERY or step == self._total):
             self._printed = now
-            done = step - self._first[1]
-            left = (self._total - step) * (now - self._first[0]) / max(done, 1)
+            done = step - self._start
+            left = (self._total - step) * (now - self._began) / max(done, 1)
             line = f"step {step}/{self._total}  {self._text()}  {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
 

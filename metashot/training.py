@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
-import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from . import metrics
-from .base import Array, Episode, Learner, PyTree, Variables
+from .base import Learner, PyTree, Variables
 from .data.episodes import Episodes, episode_key
-from .devices import divide, episode_mesh, replicate
-from .evaluation import VALIDATION, evaluator
+from .devices import episode_mesh, replicate
+from .evaluation import VALIDATION, Evaluation, evaluator
+from .meta_step import TRAINING, init_state, make_meta_steps
 from .progress import Progress
+from .runs import Run
 
-TRAINING, INITIAL = 0, 3  # streams of keys: training episodes, first variables
-
-
-class TrainState(NamedTuple):
-    """All that a run needs to go on."""
-
-    variables: Variables
-    opt_state: PyTree
-    step: Array  # [] int32, meta-steps done
+DECISIVE = ("loss", "grad_norm", "update_norm")  # that are not finite stop a run
 
 
 class Trained(NamedTuple):
@@ -42,85 +31,6 @@ class Trained(NamedTuple):
     variables: Variables  # of the best checkpoint by validation; without validation, the last
     step: int  # at which they were
     history: list[dict[str, float]]  # what went to metrics.jsonl
-
-
-def init_state(
-    learner: Learner, optimizer: optax.GradientTransformation, episode: Episode, seed: int
-) -> TrainState:
-    """Fresh variables and optimiser state for episodes of this shape."""
-    variables = learner.init(episode_key(seed, INITIAL, 0), episode)
-    return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
-
-
-def make_meta_steps(
-    learner: Learner,
-    optimizer: optax.GradientTransformation,
-    sample: Callable[[Array, Any], Any],
-    mesh: Mesh,
-    *,
-    meta_batch: int,
-    chunk: int,
-    seed: int,
-) -> Callable[[TrainState, PyTree, int], tuple[TrainState, PyTree]]:
-    """A jitted (state, arrays, k) -> (state, metrics [k]) that takes k meta-steps.
-
-    Gradients are averaged over the meta-batch here and nowhere else: `vmap` over the `chunk`
-    episodes that each device of the mesh holds at once, `scan` over rounds of these with the
-    gradient taken inside and added up.
-    """
-    width = mesh.size * chunk
-    rounds = meta_batch // width
-
-    def chunk_loss(
-        params: PyTree, state: PyTree, arrays: PyTree, keys: Array
-    ) -> tuple[Array, PyTree]:
-        def one(key: Array) -> tuple[Array, Any]:
-            sample_key, loss_key = jax.random.split(key)
-            return learner.loss(
-                {"params": params, "state": state}, sample(sample_key, arrays), loss_key
-            )
-
-        losses, aux = jax.vmap(one)(keys)
-        told = {"loss": losses, **aux.metrics}
-        return losses.mean(), jax.tree.map(lambda x: x.mean(0), (told, aux.state))
-
-    def meta_step(state: TrainState, arrays: PyTree) -> tuple[TrainState, PyTree]:
-        variables = state.variables
-        params = variables["params"]
-        index = state.step * meta_batch + jnp.arange(meta_batch)
-        keys = jax.vmap(lambda i: episode_key(seed, TRAINING, i))(index)
-        keys = divide(keys.reshape(rounds, width), mesh)
-
-        def one_round(keys: Array) -> PyTree:
-            grad = jax.value_and_grad(chunk_loss, has_aux=True)
-            (_, told), grads = grad(params, variables["state"], arrays, keys)
-            return grads, told
-
-        shapes = jax.eval_shape(one_round, keys[0])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        add = lambda total, keys: (jax.tree.map(jnp.add, total, one_round(keys)), None)
-        total, _ = jax.lax.scan(add, zeros, keys)
-        grads, (told, moved) = jax.tree.map(lambda x: x / rounds, total)
-
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
-        new: Variables = {
-            "params": optax.apply_updates(params, updates),
-            "state": _merge(variables["state"], moved),
-        }
-        told["grad_norm"] = optax.global_norm(grads)
-        return TrainState(new, opt_state, state.step + 1), told
-
-    def meta_steps(state: TrainState, arrays: PyTree, k: int) -> tuple[TrainState, PyTree]:
-        return jax.lax.scan(lambda state, _: meta_step(state, arrays), state, length=k)
-
-    return jax.jit(meta_steps, static_argnums=2, donate_argnums=0)
-
-
-def _merge(old: PyTree, new: PyTree) -> PyTree:
-    """The old state with the entries that changed, in the old dtypes."""
-    if isinstance(old, dict):
-        return {k: _merge(v, new[k]) if k in new else v for k, v in old.items()}
-    return jnp.asarray(new, old.dtype)
 
 
 def train(
@@ -164,7 +74,7 @@ def train(
     Raises:
         ValueError: an argument outside its values.
         FloatingPointError: a loss or gradient that is not finite; it names the step.
-        KeyboardInterrupt: passed on, after the state was saved.
+        KeyboardInterrupt: on Ctrl-C, at the end of the dispatch and after the state was saved.
     """
     for name, value in {"steps": steps, "meta_batch": meta_batch, "log_every": log_every}.items():
         if value < 1:
@@ -196,7 +106,7 @@ def train(
         stream=VALIDATION,
         metric=metric,
     )
-    run = _Run(state, None if workdir is None else Path(workdir), resume)
+    run = Run(state, None if workdir is None else Path(workdir), resume)
     run.describe(input_shape=first.support.inputs.shape[1:])
     bar = Progress(steps, start=run.step, shown=progress)
     with closing(run), closing(bar):
@@ -210,7 +120,7 @@ def train(
             bar.show(step, episodes=len(told["loss"]) * meta_batch, **means)
 
         pending: tuple[int, PyTree] | None = None
-        try:
+        with _ctrl_c() as asked:
             while run.step < steps:
                 k = min(log_every, steps - run.step)
                 run.state, told = meta_steps(run.state, arrays, k)
@@ -218,26 +128,59 @@ def train(
                     look(*pending)
                 run.step += k
                 pending = run.step, told
-                if run.step % validate_every == 0 or run.step == steps:
+                due = run.step % validate_every == 0 or run.step == steps
+                if due or asked:
                     look(*pending)
                     pending = None
-                    score = float(run.step)
-                    if validate:
-                        bar.say("validating")
-                        result = validate(run.state.variables)
-                        score = result.score
-                        for name, (value, half) in result.summary.items():
-                            run.note(run.step, **{f"val_{name}": value, "val_interval": half})
-                            bar.show(run.step, **{f"val_{name}": value})
-                    run.save(score)
-        except KeyboardInterrupt:
-            run.save(float("-inf"))
-            raise
-        return run.result()
+                if due:
+                    run.save(_validated(run, bar, validate))
+                if asked:
+                    run.save(float("-inf"))
+                    raise KeyboardInterrupt
+        variables, step = run.best()
+        return Trained(variables, step, run.history)
 
 
-def _refuse_non_finite(step: int, told: PyTree, run: _Run) -> None:
-    finite = np.isfinite(told["loss"]) & np.isfinite(told["grad_norm"])
+def _validated(
+    run: Run, bar: Progress, validate: Callable[[Variables], Evaluation] | None
+) -> float:
+    """The score of the state as it is; without validation, later is better."""
+    if validate is None:
+        return float(run.step)
+    bar.say("validating")
+    result = validate(run.state.variables)
+    for name, (value, half) in result.summary.items():
+        run.note(run.step, **{f"val_{name}": value, "val_interval": half})
+        bar.show(run.step, **{f"val_{name}": value})
+    return result.score
+
+
+@contextmanager
+def _ctrl_c() -> Generator[list[int]]:
+    """A list that is empty until Ctrl-C; a second one interrupts at once.
+
+    A state is donated while a dispatch starts: an exception there would leave none to save.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _refuse_non_finite(step: int, told: PyTree, run: Run) -> None:
+    # A finite update keeps the parameters finite: what is saved can be relied on.
+    finite = np.logical_and.reduce([np.isfinite(told[name]) for name in DECISIVE])
     if finite.all():
         return
     first = step - len(finite) + int(np.argmin(finite)) + 1
@@ -247,107 +190,3 @@ def _refuse_non_finite(step: int, told: PyTree, run: _Run) -> None:
         f"the loss or its gradient is not finite at step {first}; {good}; "
         "try a lower learning rate or a smaller clip"
     )
-
-
-class _Run:
-    """What a run keeps: the state, its history, and both on disk where there is a workdir."""
-
-    def __init__(self, state: TrainState, workdir: Path | None, resume: bool) -> None:
-        self.state = state
-        self.step = 0
-        self._workdir = workdir
-        self.history: list[dict[str, float]] = []
-        self.checkpoints = None
-        self._best: tuple[float, int, Variables] | None = None
-        self._log = None
-        self._clock = time.perf_counter()
-        if workdir is None:
-            if resume:
-                raise ValueError("resume needs the workdir of the run that is to go on")
-            return
-        from .checkpoints import Checkpoints  # orbax costs half a second: only where it is used
-
-        workdir.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(workdir / "checkpoints")
-        last = self.checkpoints.last() if resume else None
-        if last is not None:
-            saved = self.checkpoints.restore(last, self._items())
-            self.state = TrainState(saved["variables"], *saved["training"])
-            self.step = last
-            self.history = [row for row in read_history(workdir) if row["step"] <= last]
-            self._clock -= max((row.get("seconds", 0.0) for row in self.history), default=0.0)
-        path = workdir / "metrics.jsonl"
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.history))
-        self._log = path.open("a", buffering=1)
-
-    def _items(self) -> dict[str, PyTree]:
-        """What a checkpoint holds; who only uses a learner reads its variables alone."""
-        state = self.state
-        return {"variables": state.variables, "training": (state.opt_state, state.step)}
-
-    def describe(self, **facts: Any) -> None:
-        """Write run.json: what a reader of the checkpoints must know, and what made them."""
-        if self._workdir:
-            text = json.dumps({**facts, "versions": versions()}, indent=2) + "\n"
-            write_atomically(self._workdir / "run.json", text)
-
-    def note(self, step: int, **values: float) -> None:
-        """Add a row to the history."""
-        row = {"step": step, **values, "seconds": round(time.perf_counter() - self._clock, 3)}
-        self.history.append(row)
-        if self._log:
-            self._log.write(json.dumps(row) + "\n")
-
-    def save(self, score: float) -> None:
-        """Keep the state; it becomes the best one if no score was higher."""
-        if self.checkpoints:
-            if self.checkpoints.last() != self.step:
-                self.checkpoints.save(self.step, self._items(), score)
-        elif self._best is None or score > self._best[0]:
-            self._best = score, self.step, jax.tree.map(jnp.copy, self.state.variables)
-
-    def result(self) -> Trained:
-        """The best variables, once all is on disk."""
-        best, variables = self.step, self.state.variables
-        if self.checkpoints:
-            self.checkpoints.wait()
-            best = self.checkpoints.best() or self.step
-            if best != self.step:
-                variables = self.checkpoints.restore(best, {"variables": variables})["variables"]
-        elif self._best:
-            _, best, variables = self._best
-        return Trained(variables, best, self.history)
-
-    def close(self) -> None:
-        if self.checkpoints:
-            self.checkpoints.close()
-        if self._log:
-            self._log.close()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is never seen half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def versions() -> dict[str, str]:
-    """Of Python, of the libraries that decide results, and of the device."""
-    names = ("metashot", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {name: importlib.metadata.version(name) for name in names}
-    device = jax.devices()[0].device_kind
-    return {"python": platform.python_version(), **found, "device": device}
-
-
-def read_history(workdir: str | Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.jsonl; a last line that was cut short is left out."""
-
-    def rows(path: Path) -> Iterator[dict[str, float]]:
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
-
-    return list(rows(Path(workdir) / "metrics.jsonl"))

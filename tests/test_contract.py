@@ -212,7 +212,7 @@ class TestValues:
         variables = jax.tree.map(widen, problem.variables, shapes)
         together = jax.jit(jax.vmap(everything(learner), in_axes=(None, 0)))(variables, padded)
         for e, episode in enumerate(alone):
-            told = jax.tree.map(lambda x: x[e], together)
+            told = jax.tree.map(lambda x, e=e: x[e], together)
             plain = problem.run(problem.variables, episode)
             support, query = (part.mask[e] for part in padded[:2])
             assert np.isneginf(told["logits"][:, WAY]).all()

@@ -40,11 +40,16 @@ def main(arguments: list[str]) -> int:
         raise CallError(f"which config? one of {', '.join(configs.installed())}, or a file")
     name, *rest = arguments
     default = configs.read(name)
-    options = parse(
-        Options, rest, command=f"train {name}", example=EXAMPLE, default=Options(default)
-    )
-    config = options.config
+
+    def options_over(default: Experiment) -> Options:
+        settings = {"command": f"train {name}", "example": EXAMPLE}
+        return parse(Options, rest, default=Options(default), **settings)
+
+    options = options_over(default)
     folder = options.workdir or Path("runs") / Path(name).stem
+    if options.resume and (folder / "config.py").exists():
+        options = options_over(configs.read(folder / "config.py"))  # as it began
+    config = options.config
     configs.check(config)
 
     from .. import experiment, plots  # from here on, jax

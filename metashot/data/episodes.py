@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..base import Array, Episode, Examples, PyTree
 from .dataset import ClassImages, Dataset, Prepare
@@ -51,23 +52,28 @@ def sample_episode(
         [way * query, H, W, C] by class; targets are positions in the draw of classes;
         `about["classes"]` [way] says which classes they are.
     """
-    class_key, image_key, order_key, way_key, shot_key = jax.random.split(key, 5)
     most_way, most_shot = _largest(way), _largest(shot)
-    classes = _distinct(class_key, jnp.asarray(data.count.shape[0]), data.count.shape[0], most_way)
-    image_keys = jax.random.split(image_key, most_way)
-    draw = jax.vmap(_distinct, in_axes=(0, 0, None, None))
-    within = draw(image_keys, data.count[classes], data.largest, most_shot + query)
-    rows = data.offset[classes][:, None] + within  # [way, shot + query]
+    # One draw for everything: each call of a generator costs a second of compiling.
+    sizes = (2, data.count.shape[0], most_way * data.largest, most_way * most_shot)
+    uniform = jax.random.uniform(key, (sum(sizes),))
+    size_draws, class_draws, image_draws, order_draws = jnp.split(uniform, np.cumsum(sizes)[:-1])
+
+    classes = jax.lax.top_k(class_draws, most_way)[1]
+    image_draws = image_draws.reshape(most_way, data.largest)
+    count, offset = jnp.asarray(data.count)[classes], jnp.asarray(data.offset)[classes]
+    there = jnp.arange(data.largest) < count[:, None]
+    within = jax.lax.top_k(jnp.where(there, image_draws, -1), most_shot + query)[1]
+    rows = offset[:, None] + within  # [way, shot + query]
     targets = jnp.broadcast_to(jnp.arange(most_way)[:, None], rows.shape)
-    class_counts = targets < _size(way_key, way)
-    shot_counts = jnp.arange(most_shot) < _size(shot_key, shot)
+    class_counts = targets < _drawn(size_draws[0], way)
+    shot_counts = jnp.arange(most_shot) < _drawn(size_draws[1], shot)
 
     def examples(part: slice, mask: Array) -> Examples:
         images = prepare(jnp.asarray(data.images)[rows[:, part].reshape(-1)])
         return Examples(images, targets[:, part].reshape(-1), mask.reshape(-1))
 
-    order = jax.random.permutation(order_key, most_way * most_shot)
     support = examples(slice(most_shot), class_counts[:, :most_shot] & shot_counts)
+    order = jnp.argsort(order_draws)
     return Episode(
         support=jax.tree.map(lambda x: x[order], support),
         query=examples(slice(most_shot, None), class_counts[:, most_shot:]),
@@ -75,20 +81,15 @@ def sample_episode(
     )
 
 
-def _distinct(key: Array, count: Array, bound: int, k: int) -> Array:
-    """[k] different numbers below `count` (at most `bound`, which is static), in random order."""
-    scores = jax.random.uniform(key, (bound,))
-    return jax.lax.top_k(jnp.where(jnp.arange(bound) < count, scores, -1), k)[1]
-
-
 def _largest(size: Size) -> int:
     return size if isinstance(size, int) else size[1]
 
 
-def _size(key: Array, size: Size) -> Array | int:
+def _drawn(uniform: Array, size: Size) -> Array | int:
+    """A size as it is, or one of those between its ends, chosen by a number in [0, 1)."""
     if isinstance(size, int):
         return size
-    return jax.random.randint(key, (), size[0], size[1] + 1)
+    return size[0] + jnp.floor(uniform * (size[1] - size[0] + 1)).astype(jnp.int32)
 
 
 def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15) -> Episodes:
@@ -121,6 +122,8 @@ def impossible_sizes(dataset: Dataset, *, way: Size, shot: Size, query: int) -> 
         low, high = (size, size) if isinstance(size, int) else size
         if low < 1 or high < low:
             return f"{name} is {size}; it is at least 1, or a pair (smallest, largest)"
+    if not isinstance(query, int):
+        return f"query is {query}; it is one number, the same in every episode"
     if _largest(way) > dataset.classes:
         return f"way is {_largest(way)}, but the data have only {dataset.classes} classes"
     if _largest(shot) + query > dataset.smallest:

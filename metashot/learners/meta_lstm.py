@@ -19,7 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables
-from ..losses import classification_loss, known_classes, masked_nll
+from ..losses import classification_loss, counted, known_classes, masked_nll
 from ..nets import conv4, dense, init_dense, running
 from ..optim import coordinate_lstm
 
@@ -123,7 +123,9 @@ def meta_lstm(
         size, rows = support_batch or len(support.mask), len(support.mask)
         if rows % size:
             raise ValueError(f"support_batch is {size}; it must divide {rows} support examples")
-        return jax.tree.map(lambda x: x.reshape(rows // size, size, *x.shape[1:]), support)
+        return jax.tree.map(
+            lambda x: jnp.asarray(x).reshape(rows // size, size, *x.shape[1:]), support
+        )
 
     def adapt(variables: Variables, support: Examples, key: Array | None = None) -> PyTree:
         params = variables["params"]
@@ -141,7 +143,7 @@ def meta_lstm(
             value_and_grad = jax.value_and_grad(support_loss, has_aux=True)
             (loss, moved), grad = value_and_grad(constant(state.theta), stats, batch)
             if grad_scale == "mean_over_n":
-                grad = grad / jnp.maximum(batch.mask.sum(), 1)
+                grad = grad / jnp.maximum(counted(batch).sum(), 1)
             state = cell(params["cell"], state, constant(loss), constant(grad))
             return (state, running(stats, moved, bn_new_weight, bn_unbiased)), None
 

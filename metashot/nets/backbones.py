@@ -41,6 +41,9 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
+        if min(x.shape[1:3]) < 2:
+            size = " x ".join(map(str, x.shape[1:3]))
+            raise ValueError(f"a block cannot halve {size} pixels; use fewer blocks")
         c = x.shape[-1]
         kernel = self.param("kernel", uniform_fan_in, (3, 3, c, self.filters), x.dtype)
         bias = self.param("bias", uniform_bias(9 * c), (self.filters,), x.dtype)

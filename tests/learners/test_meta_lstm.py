@@ -56,8 +56,11 @@ def fixed_gates(variables: Any, forget: float, input: float) -> Any:
     ("scale", "own", "other"), [("mean", 0.16, -0.04), ("mean_over_n", 0.032, -0.008)]
 )
 def test_gradient_scale(scale: str, own: float, other: float) -> None:
-    """Five unit vectors and a head of zeros; both gates open, so that the step is -gradient."""
-    support = examples(np.eye(5), np.arange(5))
+    """Five unit vectors and a head of zeros; both gates open, so that the step is -gradient.
+
+    A sixth row without a target is none of the n.
+    """
+    support = examples(np.concatenate([np.eye(5), np.ones((1, 5))]), [0, 1, 2, 3, 4, -1])
     learner = meta_lstm(network=PIXELS, way=5, steps=1, grad_scale=scale)
     variables = fixed_gates(made(learner, Episode(support, support)), ONE, ONE)
     head = {"kernel": jnp.zeros((5, 5)), "bias": jnp.zeros(5)}
@@ -85,7 +88,7 @@ def test_open_gates_make_exact_gradient_descent(support_batch: int | None) -> No
     head, size = variables["params"]["initial"]["head"], support_batch or 6
     for t in range(5):
         rows = np.arange(6)[t * size % 6 :][:size]
-        head = descend(head, jax.tree.map(lambda x: x[rows], support))
+        head = descend(head, jax.tree.map(lambda x, rows=rows: x[rows], support))
     for name in ("kernel", "bias"):
         np.testing.assert_allclose(task["params"]["head"][name], head[name], rtol=0, atol=1e-12)
 
@@ -94,7 +97,7 @@ def test_a_batch_that_does_not_divide_the_support_is_refused() -> None:
     support = examples(np.eye(6), np.arange(6) % 3)
     learner = meta_lstm(network=PIXELS, way=3, support_batch=4)
     variables = jax.eval_shape(learner.init, jax.random.key(0), Episode(support, support))
-    with pytest.raises(ValueError, match="support_batch is 4, which does not divide 6 support"):
+    with pytest.raises(ValueError, match="support_batch is 4; it must divide 6 support examples"):
         jax.eval_shape(learner.adapt, variables, support)
 
 
@@ -322,7 +325,7 @@ def test_the_loss_sees_the_querys_statistics_and_prediction_the_supports(blocks:
     loss, aux, (by_support, by_query) = run(variables)
     assert float(by_query) == pytest.approx(float(loss), rel=1e-12)
     assert abs(float(by_support) - float(loss)) > 1e-3
-    assert aux.state == {}  # every episode starts from the same statistics
+    assert not aux.state  # every episode starts from the same statistics
     assert 0 <= aux.metrics["accuracy"] <= 1
 
 

@@ -1,0 +1,131 @@
+"""Configurations: what is refused, in which words, and that what ran can be run again."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metashot import config, nets
+from metashot.config import ConfigError, Experiment, Glyphs, MetaLSTM, Prototypical
+from metashot.learners.meta_lstm import meta_lstm
+from metashot.learners.prototypical import prototypical
+
+TINY = Experiment(data=Glyphs(), learner=MetaLSTM(), steps=10)
+
+
+def write(folder: Path, body: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(f"from metashot.config import *\n\n\ndef get_config():\n    return {body}\n")
+    return path
+
+
+@pytest.mark.parametrize("name", config.installed())
+def test_installed_configs_are_valid_and_described(name: str):
+    read = config.read(name)
+    assert isinstance(read, Experiment)
+    assert config.summary(config.installed()[name]).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("kind", "constructor", "given_elsewhere"),
+    [
+        (MetaLSTM, meta_lstm, {"network", "way"}),
+        (Prototypical, prototypical, {"network", "way"}),
+        (config.Conv4, nets.conv4, set()),
+    ],
+)
+def test_fields_are_the_constructors_keywords(
+    kind: Any, constructor: Any, given_elsewhere: set[str]
+):
+    keywords = inspect.signature(constructor).parameters
+    fields = {f.name: f.default for f in dataclasses.fields(kind)}
+    assert set(fields) | given_elsewhere == set(keywords)
+    for name in set(fields) - given_elsewhere:
+        assert fields[name] == keywords[name].default, name
+
+
+def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
+    changed = dataclasses.replace(
+        TINY, learner=MetaLSTM(steps=3, forget_range=(1.0, 2.0)), chunk=2, meta_batch=4
+    )
+    path = tmp_path / "config.py"
+    path.write_text(config.as_text(changed))
+    assert config.read(path) == changed
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("Experiment(data=Glyphs(), learner=MetaLSTM(), stepz=3)", ["stepz", "validate_every"]),
+        ("Experiment(data=Glyphs(), learner=MetaLSTM(inner=3), steps=3)", ["inner", "gate_inputs"]),
+        ("Experiment(data=Glyphs(), learner=MetaLSTM(), steps='3')", ["steps", "'3'", "int"]),
+        ("Experiment(data=Glyphs(), learner=MetaLSTM(), steps=True)", ["steps", "True"]),
+        ("Experiment(data=Glyphs(), learner=MetaLSTM(), steps=0)", ["steps", "0"]),
+        ("Experiment(data=Glyphs(), learner=3, steps=1)", ["learner", "3"]),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(gate_inputs='x'), steps=1)",
+            ["learner.gate_inputs", "'hidden'", "'raw'"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(forget_range=(1.0,)), steps=1)",
+            ["learner.forget_range"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, train=Sizes(way=0))",
+            ["train.way", "at least 1"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, optimizer=Adam(rate=-1.0))",
+            ["optimizer.rate", "above 0"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, validate_every=15)",
+            ["validate_every", "log_every"],
+        ),
+        ("7", ["get_config()", "int"]),
+        ("1 / 0", ["ZeroDivisionError"]),
+    ],
+)
+def test_a_bad_file_is_refused_by_the_fields_name(tmp_path: Path, body: str, said: list[str]):
+    with pytest.raises(ConfigError) as refused:
+        config.read(write(tmp_path, body))
+    assert all(word in str(refused.value) for word in said), str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_without_get_config_is_refused(tmp_path: Path):
+    path = tmp_path / "empty.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="no function get_config"):
+        config.read(path)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match="did you mean glyphs_meta_lstm"):
+        config.read("glyph_meta_lstm")
+
+
+def test_a_whole_number_passes_for_a_float():
+    config.check(dataclasses.replace(TINY, optimizer=config.Adam(rate=1)))
+
+
+@pytest.mark.parametrize("decay", ["none", "cosine", "linear"])
+def test_rate_rises_holds_and_falls(decay: Any):
+    import jax.numpy as jnp
+
+    adam = config.Adam(rate=0.1, warmup=10, decay=decay, hold=0.5)
+    optimizer = adam.build(100)
+    state = optimizer.init(jnp.zeros(()))
+    sizes = []
+    for _ in range(101):
+        update, state = optimizer.update(jnp.ones(()), state)  # Adam of a constant: -rate
+        sizes.append(-float(update))
+    assert sizes[0] == 0
+    assert sizes[5] == pytest.approx(0.05, rel=1e-4)
+    assert [sizes[10], sizes[50]] == pytest.approx([0.1, 0.1], rel=1e-4)
+    assert sizes[75] == pytest.approx(0.1 if decay == "none" else 0.05, rel=1e-3)
+    assert sizes[100] == pytest.approx(0.1 if decay == "none" else 0.0, abs=1e-6)

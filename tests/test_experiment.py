@@ -1,0 +1,63 @@
+"""A configuration, run: what is refused before anything starts, and what can be got back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import metashot
+from metashot import config, experiment
+from metashot.config import ConfigError, Conv4, Experiment, Glyphs, MetaLSTM, Prototypical, Sizes
+from metashot.runs import write_atomically
+
+TINY = Experiment(
+    data=Glyphs(train=6, val=4, test=4, drawings=6, size=16),
+    learner=Prototypical(network=Conv4(filters=4, blocks=2)),
+    steps=10,
+    train=Sizes(way=3, shot=1, query=2),
+    test=Sizes(way=3, shot=1, query=2),
+)
+
+
+def test_parameters_that_depend_on_the_way_are_not_rebuilt_for_another():
+    metric = experiment.at_way(TINY, 20, (16, 16, 1), Path("run"))
+    assert isinstance(metric, metashot.Learner)
+    lstm = dataclasses.replace(TINY, learner=MetaLSTM(network=Conv4(filters=4, blocks=2)))
+    assert isinstance(experiment.at_way(lstm, 3, (16, 16, 1), Path("run")), metashot.Learner)
+    with pytest.raises(ConfigError, match="run was trained for 3-way and its parameters depend"):
+        experiment.at_way(lstm, 20, (16, 16, 1), Path("run"))
+
+
+def test_a_learner_that_cannot_see_the_pictures_is_refused():
+    deep = dataclasses.replace(TINY, learner=Prototypical(network=Conv4(blocks=5)))
+    with pytest.raises(ConfigError, match=r"learner cannot be built.*use fewer blocks"):
+        experiment.build(deep)
+
+
+def test_missing_data_are_a_mistake_in_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path))
+    lost = dataclasses.replace(TINY, data=config.Omniglot(source=str(tmp_path)))
+    with pytest.raises(ConfigError, match="--download"):
+        experiment.build(lost)
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path: Path):
+    write_atomically(tmp_path / "config.py", config.as_text(TINY))
+    other = dataclasses.replace(TINY, seed=1, steps=20)
+    with pytest.raises(ConfigError, match="seed is 1, but the run to resume has 0"):
+        experiment.run(other, tmp_path, resume=True)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        metashot.load(tmp_path)
+    write_atomically(tmp_path / "run.json", '{"input_shape": [16, 16, 1]}')
+    with pytest.raises(ConfigError, match="learner="):
+        metashot.load(tmp_path)
+    learner = metashot.prototypical(way=3)
+    with pytest.raises(ConfigError, match="no checkpoint yet"):
+        metashot.load(tmp_path, learner=learner)
+    with pytest.raises(ConfigError, match="checkpoint is 'worst'"):
+        metashot.load(tmp_path, learner=learner, checkpoint="worst")

@@ -1,0 +1,67 @@
+"""The package as it is imported and installed, and the documents beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metashot
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("tensorflow_datasets", "orbax", "grain", "matplotlib", "tyro")
+
+
+def loaded_after(statement: str) -> set[str]:
+    script = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(ran.stdout.splitlines()[-1])}
+
+
+def test_import_is_light():
+    assert not loaded_after("import metashot") & {*HEAVY, "jax"}
+
+
+def test_the_library_loads_nothing_heavy_until_it_trains():
+    use = "import metashot; metashot.meta_lstm, metashot.evaluate, metashot.data.glyphs"
+    assert not loaded_after(use) & set(HEAVY)
+
+
+def test_every_public_name_is_there():
+    for name in metashot.__all__:
+        assert getattr(metashot, name) is not None
+    assert dir(metashot) == metashot.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        metashot.nothing  # noqa: B018
+
+
+def test_results_agree_with_the_files():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import results
+
+    page = (ROOT / "RESULTS.md").read_text()
+    assert results.fill(page) == page
+    for name in re.findall(r"<!-- table (\w+) -->", page):
+        assert results.rows(name), name
+        for row in results.rows(name):
+            assert {"name", "value", "device", "versions", "command", "date"} <= set(row)
+
+
+@pytest.mark.slow
+def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_documents_link_to_files_that_exist():
+    for page in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+            if not target.startswith("http"):
+                assert (ROOT / target).exists(), f"{page} links to {target}"
