@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
     if dataset is None:
         raise CallError(f"the data of {run} have no {options.split} split")
     checkpoint = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
-    query = options.query or config.test.query
+    query = config.test.query if options.query is None else options.query
+    count = config.test_episodes if options.episodes is None else options.episodes
     sizes = [
         dataclasses.replace(config.test, way=way, shot=shot, query=query)
         for way, shot in product(ways or [config.test.way], shots or [config.test.shot])
@@ -73,14 +74,14 @@ def main(arguments: list[str]) -> int:
             learner,
             variables,
             experiment.episodes(dataset, **vars(size)),
-            count=options.episodes or config.test_episodes,
+            count=count,
             seed=options.seed,
         )
         row = {
             "learner": type(config.learner).__name__,
             **vars(size),
             "split": options.split,
-            "episodes": options.episodes or config.test_episodes,
+            "episodes": count,
             "step": step,
         }
         for name, (value, half) in result.summary.items():

@@ -11,6 +11,8 @@ import pytest
 
 from metashot.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TINY = """
 \"\"\"A tiny run.\"\"\"
 from metashot.config import *
@@ -135,6 +137,7 @@ def test_resume_goes_on(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         ("evaluate {run} --split rest", ["rest", "test"]),
         ("evaluate {run} --checkpoint 7", ["no checkpoint 7", "20"]),
         ("evaluate {run} --episodes 0", ["count is 0"]),
+        ("evaluate {run} --query 0", ["query is 0"]),
         ("data prepare cifar", ["cifar", "omniglot"]),
         ("data remove", ["remove", "prepare"]),
         ("configs all", ["all"]),
