@@ -7,8 +7,8 @@ def get_config() -> Experiment:
     return Experiment(
         data=Omniglot(),
         learner=Prototypical(),
-        steps=3000,
+        steps=2400,
         train=Sizes(way=60, shot=1, query=3),
         optimizer=Adam(rate=2e-3, warmup=100, decay="cosine"),
-        validate_every=500,
+        validate_every=600,
     )

@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
 
     config = experiment.read_config(run)
     data = config.data
+    if options.source and not hasattr(data, "source"):
+        raise CallError(f"--source: the data of {run} come from no folder")
     if options.source:
         data = dataclasses.replace(data, source=options.source)
     dataset = getattr(data.load(), options.split)

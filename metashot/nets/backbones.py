@@ -126,9 +126,9 @@ def mlp(*sizes: int) -> Network:
 def from_flax(module: nn.Module) -> Network:
     """A `Network` of any linen module that maps [n, ...] to [n, d].
 
-    `nn.BatchNorm` in other people's modules is replaced,
-    while it runs, by the same normalisation over the rows that the mask leaves; dropout is off.
-    `train` and `mask` are passed to modules that take them.
+    `nn.BatchNorm` in other people's modules is replaced, while it runs, by the same normalisation
+    over the rows that the mask leaves; dropout is off. `train` and `mask` are passed to modules
+    that take them.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
