@@ -106,6 +106,8 @@ def versions() -> dict[str, str]:
     names = ("metashot", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
     device = jax.devices()[0].device_kind
+    if device == "cpu":
+        device = f"CPU with {os.cpu_count()} cores"
     return {"python": platform.python_version(), **found, "device": device}
 
 

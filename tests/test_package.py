@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import optax
 import pytest
 
 import metashot
@@ -51,13 +54,32 @@ def test_results_agree_with_the_files():
             assert {"name", "value", "device", "versions", "command", "date"} <= set(row)
 
 
-@pytest.mark.slow
-def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def run_code_of(page: str) -> dict[str, Any]:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert blocks
-    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+def test_the_readmes_code_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_compile: None
+):
+    monkeypatch.chdir(tmp_path)
+    names = run_code_of("README.md")
+    assert set(names["variables"]["params"]) == {"initial", "cell"}
+
+
+def test_the_learner_of_the_documents_learns(quick_compile: None):
+    learner = run_code_of("docs/contract.md")["nearest_mean_of_pixels"](way=3)
+    images = np.repeat(np.arange(6, dtype=np.uint8) * 40, 5 * 64).reshape(-1, 8, 8, 1)
+    dataset = metashot.data.from_arrays(images, np.arange(30) // 5)
+    source = metashot.episodes(dataset, way=3, shot=1, query=2)
+    trained = metashot.train(learner, source, optax.sgd(0.01), steps=2, progress=False)
+    figure = metashot.evaluate(learner, trained.variables, source, count=5).summary
+    assert figure["accuracy"][0] == 1  # each class is one shade of grey
 
 
 def test_documents_link_to_files_that_exist():

@@ -57,6 +57,8 @@ def main(arguments: list[str]) -> int:
     try:
         trained, parts = experiment.run(config, folder, resume=options.resume)
     except KeyboardInterrupt:
+        if not (folder / "config.py").exists():
+            raise
         again = f"metashot train {name} --workdir {folder} --resume"
         print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
         return 130

@@ -161,7 +161,7 @@ def dense(params: PyTree, x: Array) -> Array:
 
 
 class Moments(NamedTuple):
-    """Batch statistics of each channel, over rows that count and all pixels. No gradient."""
+    """Batch statistics of each channel, over rows that count and all pixels."""
 
     mean: Array  # [C]
     var: Array  # [C], biased
