@@ -85,8 +85,8 @@ def _made(row: dict[str, Any]) -> str:
 def fill(page: str) -> str:
     """The page with each table between its markers made anew."""
     return re.sub(
-        r"(<!-- table (\w+) -->\n).*?(\n<!-- end -->)",
-        lambda m: m[1] + table(m[2]) + m[3],
+        r"(<!-- table (\w+) -->).*?(<!-- end -->)",
+        lambda m: f"{m[1]}\n{table(m[2])}\n{m[3]}",
         page,
         flags=re.S,
     )

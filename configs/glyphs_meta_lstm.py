@@ -7,9 +7,9 @@ def get_config() -> Experiment:
     return Experiment(
         data=Glyphs(),
         learner=MetaLSTM(steps=5),
-        steps=600,
+        steps=500,
         optimizer=Adam(rate=2e-3, clip=0.25, decay="linear", hold=0.5),
-        validate_every=300,
+        validate_every=250,
         validation_episodes=50,
         test_episodes=200,
     )
