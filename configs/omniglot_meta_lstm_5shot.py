@@ -1,4 +1,8 @@
-"""Meta-Learner LSTM on Omniglot, 5-way 5-shot: 15 minutes on two cores."""
+"""Meta-Learner LSTM on Omniglot, 5-way 5-shot.
+
+96.8 ± 0.2 % on test characters (one seed), after 23 minutes on two cores with other work beside
+it. Again: `python benchmarks/omniglot_meta_lstm.py meta_lstm_5w5s`. The paper has no Omniglot.
+"""
 
 from metashot.config import Adam, Experiment, MetaLSTM, Omniglot, Sizes
 

@@ -156,7 +156,8 @@ def prepare_omniglot(
                 raise ValueError(
                     f"{path} is not the official {archive.name} ({archive.size} bytes, MD5 "
                     f"{archive.md5}): fetch that one (--download), or, if this is Omniglot packed "
-                    "differently, say so with repacked=True (--repacked)"
+                    "differently, say so once with metashot data prepare omniglot --repacked "
+                    "(repacked=True)"
                 )
         paths, images = zip(*(_decode(a, path, size) for a, path in found.items()), strict=True)
         return _dataset(tuple(itertools.chain(*paths)), np.concatenate(images))
