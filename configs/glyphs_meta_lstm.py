@@ -1,6 +1,6 @@
 """Meta-Learner LSTM on procedural glyphs, 5-way 1-shot: three minutes, nothing to download.
 
-84.3 ± 1.1 % on new characters in a run of 600 steps, where nearest neighbour on pixels gets 52.1 %.
+84.7 ± 1.0 % on new characters (one seed), where nearest neighbour on pixels gets 52.1 ± 1.3 %.
 """
 
 from metashot.config import Adam, Experiment, Glyphs, MetaLSTM
