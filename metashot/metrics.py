@@ -17,7 +17,6 @@ class Metric(NamedTuple):
     """The first entry of a summary decides which checkpoint is best: larger is better."""
 
     measure: Callable[[Array, Examples, PyTree], PyTree]  # (outputs, query, about)
-    per_episode: Callable[[PyTree], NDArray[np.float64]]  # -> [episodes]
     summary: Callable[[PyTree], dict[str, tuple[float, float]]]  # -> {name: (value, half width)}
 
 
@@ -51,6 +50,5 @@ def _summarise(measures: PyTree) -> dict[str, tuple[float, float]]:
 
 accuracy = Metric(
     measure=_count_correct,
-    per_episode=_share_correct,
     summary=_summarise,
 )

@@ -114,7 +114,6 @@ def test_a_metric_sees_outputs_query_and_what_the_episode_is_about() -> None:
 
     metric = Metric(
         measure=measure,
-        per_episode=lambda measures: np.asarray(measures["n"], float),
         summary=lambda measures: {"first": (7.0, 0.5), "second": (len(measures["n"]), 0.0)},
     )
     learner = nearest_neighbor(way=3)

@@ -6,7 +6,6 @@ import dataclasses
 from typing import NamedTuple
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +76,6 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Of one image: (H, W, C)."""
         return tuple(self.arrays.images.shape[1:])
-
-    def on_device(self) -> Dataset:
-        """The same data set with its arrays on the default device."""
-        return dataclasses.replace(self, arrays=jax.device_put(self.arrays))
 
 
 class Splits(NamedTuple):

@@ -96,10 +96,3 @@ def test_prepare_maps_pixels_to_floats():
     pixels = jnp.array([0, 51, 255], jnp.uint8)
     np.testing.assert_allclose(Prepare()(pixels), [0, 0.2, 1], rtol=1e-6)
     np.testing.assert_allclose(INK(pixels), [1, 0.8, 0], atol=1e-6)
-
-
-def test_on_device_keeps_the_arrays(ragged: Dataset):
-    there = ragged.on_device()
-    np.testing.assert_array_equal(there.arrays.images, ragged.arrays.images)
-    assert there.arrays.images.dtype == np.uint8
-    assert there.arrays.largest == 3
