@@ -17,10 +17,11 @@ from .checkpoints import Checkpoints
 from .config import ConfigError, Experiment, Sizes
 from .data import Dataset, Episodes, Splits, episodes
 from .data.episodes import impossible_sizes
+from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
 from .runs import write_atomically
-from .training import Trained, train
+from .training import Trained, chunk_size, train
 
 
 class Loaded(NamedTuple):
@@ -46,7 +47,7 @@ def build(config: Experiment) -> Parts:
     """Make the data, the learner and the optimiser; refuse what cannot run.
 
     Raises:
-        ConfigError: naming the field and the remedy.
+        ValueError: naming the field and the remedy.
     """
     configs.check(config)
     try:
@@ -61,9 +62,7 @@ def build(config: Experiment) -> Parts:
     )
     for part, sizes, dataset in checks:
         check_sizes(part, sizes, dataset)
-    share = config.meta_batch
-    if config.chunk and share % config.chunk:
-        raise ConfigError(f"chunk is {config.chunk}; it must divide meta_batch, {share}")
+    chunk_size(config.meta_batch, config.chunk, episode_mesh(config.meta_batch))
     try:
         learner = config.learner.build(max(config.train.way, config.test.way))
         optimizer = config.optimizer.build(config.steps)

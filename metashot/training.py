@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from . import metrics
 from .base import Learner, PyTree, Variables
@@ -84,13 +85,7 @@ def train(
             f"validate_every is {validate_every}; it must be a multiple of log_every, {log_every}"
         )
     mesh = episode_mesh(meta_batch)
-    share = meta_batch // mesh.size
-    chunk = chunk or (1 if jax.default_backend() == "cpu" else share)
-    if share % chunk:
-        raise ValueError(
-            f"chunk is {chunk}; it divides a device's share of the meta-batch, "
-            f"{meta_batch} / {mesh.size} devices = {share}"
-        )
+    chunk = chunk_size(meta_batch, chunk, mesh)
     arrays = replicate(episodes.arrays, mesh)
     first = jax.jit(episodes.sample)(episode_key(seed, TRAINING, 0), arrays)
     state = jax.jit(lambda episode: init_state(learner, optimizer, episode, seed))(first)
@@ -139,6 +134,22 @@ def train(
                     raise KeyboardInterrupt
         variables, step = run.best()
         return Trained(variables, step, run.history)
+
+
+def chunk_size(meta_batch: int, chunk: int | None, mesh: Mesh) -> int:
+    """The episodes that a device holds at once; None is 1 on a CPU, elsewhere its whole share.
+
+    Raises:
+        ValueError: a chunk that does not divide a device's share of the meta-batch.
+    """
+    share = meta_batch // mesh.size
+    chunk = chunk or (1 if jax.default_backend() == "cpu" else share)
+    if share % chunk:
+        raise ValueError(
+            f"chunk is {chunk}; it divides a device's share of the meta-batch, "
+            f"{meta_batch} / {mesh.size} devices = {share}"
+        )
+    return chunk
 
 
 def _validated(
