@@ -11,8 +11,10 @@ from .dataset import (
     select,
 )
 from .episodes import Episodes, episode_key, episodes, sample_episode
+from .folders import class_folders
 from .glyphs import glyphs
 from .omniglot import omniglot, prepare_omniglot
+from .tiny_imagenet import tiny_imagenet
 
 __all__ = [
     "INK",
@@ -21,6 +23,7 @@ __all__ = [
     "Episodes",
     "Prepare",
     "Splits",
+    "class_folders",
     "episode_key",
     "episodes",
     "from_arrays",
@@ -30,4 +33,5 @@ __all__ = [
     "rotations",
     "sample_episode",
     "select",
+    "tiny_imagenet",
 ]

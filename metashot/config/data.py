@@ -1,0 +1,68 @@
+"""Where images come from: the fields are the keywords of the functions in metashot.data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..data import Splits
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Procedural handwriting: nothing to download."""
+
+    train: int = 1000
+    """classes for meta-training"""
+    val: int = 100
+    """classes for validation"""
+    test: int = 200
+    """classes for testing"""
+    drawings: int = 20
+    """drawings of each class"""
+    size: int = 28
+    """side of a picture in pixels"""
+    seed: int = 0
+    """of the glyphs"""
+
+    def load(self) -> Splits:
+        from ..data import glyphs
+
+        return glyphs(**vars(self))
+
+
+@dataclass(frozen=True)
+class Omniglot:
+    """1,623 handwritten characters of 50 alphabets, 20 drawings each."""
+
+    source: str | None = None
+    """folder of the archives; by default METASHOT_DATA, or what `metashot data prepare` stored"""
+    size: int = 28
+    """side of a picture in pixels"""
+    split: Literal["tuning", "characters", "alphabets"] = "tuning"
+    """1,028/172/423 characters; 1,200/none/423 characters; 30/none/20 alphabets"""
+    rotations: bool = True
+    """turned by 90, 180 and 270 degrees, a character is three more classes"""
+    repacked: bool = False
+    """accept archives other than the official ones"""
+
+    def load(self) -> Splits:
+        from ..data import omniglot
+
+        return omniglot(**vars(self))
+
+
+@dataclass(frozen=True)
+class TinyImageNet:
+    """Photographs of 200 classes, 64x64 pixels, split by class."""
+
+    source: str | None = None
+    """its folder; by default tiny_imagenet in METASHOT_DATA or in the cache"""
+    size: int = 64
+    """side of a picture in pixels"""
+
+    def load(self) -> Splits:
+        from ..data import tiny_imagenet
+
+        return tiny_imagenet(**vars(self))
