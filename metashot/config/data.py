@@ -66,3 +66,79 @@ class TinyImageNet:
         from ..data import tiny_imagenet
 
         return tiny_imagenet(**vars(self))
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Any pictures in class folders, split by class."""
+
+    source: str
+    """directory or ZIP archive with a folder of pictures a class"""
+    size: int = 84
+    """side of a picture in pixels"""
+    val: float = 0.16
+    """share of the classes for choosing, where the source has no split"""
+    test: float = 0.2
+    """share of the classes for testing, where the source has no split"""
+    seed: int = 0
+    """of that random split"""
+
+    def load(self) -> Splits:
+        from ..data import class_folders
+
+        return class_folders(**vars(self))
+
+
+@dataclass(frozen=True)
+class MiniImageNet:
+    """Photographs of 100 classes of ImageNet, 84x84 pixels, in the published split."""
+
+    source: str | None = None
+    """its folder; by default mini_imagenet in METASHOT_DATA or in the cache"""
+    size: int = 84
+    """side of a picture in pixels"""
+
+    def load(self) -> Splits:
+        from ..data import mini_imagenet
+
+        return mini_imagenet(**vars(self))
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A data set that TensorFlow Datasets has prepared as array_record, split by class."""
+
+    name: str
+    """of the data set: NAME[/CONFIG][:VERSION]"""
+    data_dir: str | None = None
+    """where it was prepared; by default TFDS's own folder"""
+    split: str | None = None
+    """which of its examples, such as train+test; all by default"""
+    size: int = 84
+    """side of a picture in pixels"""
+    val: float = 0.16
+    """share of the classes for choosing"""
+    test: float = 0.2
+    """share of the classes for testing"""
+    seed: int = 0
+    """of that random split"""
+    image_key: str = "image"
+    """feature that holds the image"""
+    label_key: str = "label"
+    """feature that holds its class"""
+
+    def load(self) -> Splits:
+        from ..data import tfds
+
+        return tfds(**vars(self))
+
+
+SOURCES = {
+    "glyphs": Glyphs,
+    "omniglot": Omniglot,
+    "class_folders": ClassFolders,
+    "tiny_imagenet": TinyImageNet,
+    "mini_imagenet": MiniImageNet,
+    "tfds": Tfds,
+}
+"""By the names of their functions."""

@@ -10,10 +10,12 @@ from .dataset import (
     rotations,
     select,
 )
-from .episodes import Episodes, episode_key, episodes, sample_episode
+from .episodes import Episodes, batches, episode_key, episodes, sample_episode
 from .folders import class_folders
 from .glyphs import glyphs
+from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
+from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
 
 __all__ = [
@@ -23,15 +25,18 @@ __all__ = [
     "Episodes",
     "Prepare",
     "Splits",
+    "batches",
     "class_folders",
     "episode_key",
     "episodes",
     "from_arrays",
     "glyphs",
+    "mini_imagenet",
     "omniglot",
     "prepare_omniglot",
     "rotations",
     "sample_episode",
     "select",
+    "tfds",
     "tiny_imagenet",
 ]

@@ -116,6 +116,38 @@ def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15
     return Episodes(dataset.arrays, sample)
 
 
+def batches(dataset: Dataset, *, size: int = 64) -> Episodes:
+    """Plain batches for ordinary classification: episodes without support, with global labels.
+
+    Each row is an image of a class drawn at random: classes count alike, whatever their size.
+
+    Raises:
+        ValueError: a size under 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from metashot.data import from_arrays
+        >>> data = from_arrays(np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3)
+        >>> source = batches(data, size=4)
+        >>> batch = source.sample(jax.random.key(0), source.arrays)
+        >>> batch.support.inputs.shape, batch.query.inputs.shape
+        ((0, 8, 8, 1), (4, 8, 8, 1))
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}; a batch holds at least 1 image")
+
+    def sample(key: Array, arrays: ClassImages) -> Episode:
+        count, offset = jnp.asarray(arrays.count), jnp.asarray(arrays.offset)
+        class_draws, image_draws = jax.random.uniform(key, (2, size))
+        classes = jnp.floor(class_draws * len(count)).astype(jnp.int32)
+        rows = offset[classes] + jnp.floor(image_draws * count[classes]).astype(jnp.int32)
+        images = dataset.prepare(jnp.asarray(arrays.images)[rows])
+        everything = Examples(images, classes, jnp.ones(size, bool))
+        return Episode(support=jax.tree.map(lambda x: x[:0], everything), query=everything)
+
+    return Episodes(dataset.arrays, sample)
+
+
 def impossible_sizes(dataset: Dataset, *, way: Size, shot: Size, query: int) -> str | None:
     """What is wrong with these sizes for this data set, in a sentence; None if nothing is."""
     for name, size in {"way": way, "shot": shot, "query": query}.items():

@@ -1,31 +1,33 @@
 """Pictures in class folders: one folder a class, in a directory or in a ZIP archive.
 
-Which classes are for training, choosing and testing is said by folders `train/`, `val/`, `test/`,
+Which classes are for training, choosing and testing is said by folders `train`, `val`, `test`,
 else by lists of class names `split_train.txt`, ... in the source, else drawn at random.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Generator
-from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from . import cache
+from . import cache, pictures
 from .dataset import Dataset, Splits, from_arrays, select
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-PARTS = {"train": ("train", "base"), "val": ("val",), "test": ("test", "novel")}
+PARTS = {
+    "train": ("train", "base"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "novel"),
+}
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
 
 def class_folders(
@@ -39,42 +41,50 @@ def class_folders(
     """Any pictures in class folders, split by class.
 
     Args:
-        source: a directory of class folders, a ZIP archive of them, or a directory that holds one
-            such archive. Where it has folders `train`, `val` and `test`, the class folders lie in
-            these; where it has lists `split_train.txt` (or `split_base.txt`), `split_val.txt` and
-            `split_test.txt` (or `split_novel.txt`), these name the classes. `val` may be missing.
+        source: a directory of class folders, a ZIP archive of them, or a directory that holds
+            just one such archive. A folder around all class folders says nothing, folders within
+            a class folder say nothing either, and pictures that lie in no class folder are passed
+            over. Where class folders lie in folders `train`, `val` and `test`, these split them;
+            else lists `split_train.txt`, `split_val.txt` and `split_test.txt` do, in the directory
+            or beside the archive, a class a line. (`base`, `valid`, `validation` and `novel` are
+            known too.) There may be no val, and classes that no list names are not used.
         size: pixels along a side; pictures are stretched to a square, by area where they shrink.
-        val: share of the classes for choosing, test: for testing, where the source doesn't say;
-            with a share of 0 there is no val. The rest is for training.
+        val, test: shares of the classes for choosing and for testing, where the source doesn't
+            say; the rest is for training. With a share of 0 there is no val.
         seed: of that random split.
 
     Returns:
         Images [n, size, size, 3] uint8, decoded once and then cached; names are the folders',
-        paths lie within the source. Files that aren't pictures are left out with a warning.
+        paths lie within the source. A picture that cannot be decoded is left out with a warning.
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: no class folders, a list that names a class that isn't there, bad shares.
+        ValueError: no class folders; a class in two parts, without a folder, or without a picture
+            that can be decoded; a bad size, bad shares.
     """
     place = Path(source)
     if size < 8:
         raise ValueError(f"size is {size}; it is at least 8")
     if not place.exists():
-        raise FileNotFoundError(f"there is no {place}: name a directory of class folders")
-    with _opened(place) as (stamps, open_file):
+        raise FileNotFoundError(f"there is no {place}: name a directory or archive that exists")
+    with _opened(place) as (stamps, read):
         members = _members(place, list(stamps))
-        digest = hashlib.sha256(repr(sorted(stamps.items())).encode()).hexdigest()
-        name = f"folders-{place.absolute().name}-{size}-{digest[:8]}"
-        everything = cache.cached(name, digest, lambda: _decode(members, open_file, size))
-    parts = _foldered(members) or _listed(place, everything.names)
-    parts = parts or _drawn(everything.names, val, test, seed)
-    number = {name: c for c, name in enumerate(everything.names)}
-    train_part, val_part, test_part = (
-        select(everything, [number[name] for name in part]) if part else None for part in parts
-    )
-    if train_part is None or test_part is None:
-        raise ValueError(f"{place} leaves no classes for training or none for testing: {parts}")
-    return Splits(train_part, val_part, test_part)
+        names = sorted({member.name for member in members})
+        parts = (
+            _foldered(place, members)
+            or _listed(place, names)
+            or shared_out(str(place), names, val=val, test=test, seed=seed)
+        )
+        where = place.resolve()
+        everything = cache.cached(
+            f"folders-{where.name}-{size}-{pictures.digest(str(where))[:8]}",
+            pictures.digest(list(stamps.items())),
+            lambda: _decode(place, members, read, size),
+        )
+    for path in sorted({member.path for member in members}.difference(everything.paths)):
+        message = f"{path} in {place} is not a picture that can be decoded: it is left out"
+        warnings.warn(message, pictures.LeftOut, stacklevel=2)
+    return split_as(everything, parts)
 
 
 class Member(NamedTuple):
@@ -85,110 +95,165 @@ class Member(NamedTuple):
     name: str  # of the class
 
 
+class Parts(NamedTuple):
+    """The names of the classes of each part."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
 @contextlib.contextmanager
-def _opened(place: Path) -> Generator[tuple[dict[str, str], Callable[[str], IO[bytes]]]]:
-    """The pictures within a source, each with what changes when it does, and how to open one."""
+def _opened(place: Path) -> Generator[tuple[dict[str, str], Callable[[str], bytes]]]:
+    """The pictures within a source, each with what changes when it does, and how to read one."""
     if place.is_dir():
-        archives = sorted(place.glob("*.zip"))
-        if len(archives) != 1:
-            found = (path for path in sorted(place.rglob("*")) if _wanted(path))
-            stats = {path.relative_to(place).as_posix(): path.stat() for path in found}
-            stamps = {path: f"{stat.st_size}-{stat.st_mtime_ns}" for path, stat in stats.items()}
-            yield stamps, lambda path: (place / path).open("rb")
+        if stamps := _stamps(place):
+            yield stamps, lambda path: (place / path).read_bytes()
             return
+        archives = [path for path in place.iterdir() if path.suffix.lower() == ".zip"]
+        if len(archives) != 1:
+            raise ValueError(
+                f"{place} has neither class folders nor just one ZIP archive of them: put each "
+                "class's pictures in a folder, or name one archive"
+            )
         place = archives[0]
     try:
-        with zipfile.ZipFile(place) as archive:
-            infos = [info for info in archive.infolist() if _wanted(PurePosixPath(info.filename))]
-            stamps = {info.filename: f"{info.file_size}-{info.CRC}" for info in infos}
-            yield stamps, archive.open
+        archive = zipfile.ZipFile(place)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{place} is neither a directory nor a ZIP archive: {error}") from error
+    with archive:
+        infos = {info.filename: info for info in archive.infolist() if _wanted(info.filename)}
+        yield {path: f"{info.file_size}-{info.CRC}" for path, info in infos.items()}, archive.read
 
 
-def _wanted(path: PurePath) -> bool:
-    hidden = any(part.startswith((".", "__")) for part in path.parts)
-    return path.suffix.lower() in ENDINGS and not hidden
+def _stamps(place: Path) -> dict[str, str]:
+    """The size and time of each picture in the folders of a directory, by path."""
+    found = [
+        (Path(folder) / file).relative_to(place).as_posix()
+        for folder, _, files in os.walk(place, followlinks=True)
+        for file in files
+        if Path(folder) != place
+    ]
+    stats = {path: (place / path).stat() for path in sorted(found) if _wanted(path)}
+    return {path: f"{stat.st_size}-{stat.st_mtime_ns}" for path, stat in stats.items()}
+
+
+def _wanted(path: str) -> bool:
+    """Whether a file looks like a picture, and not like a system's leavings."""
+    file = PurePosixPath(path)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in file.parts)
+    return file.suffix.lower() in ENDINGS and not hidden
 
 
 def _members(place: Path, paths: list[str]) -> list[Member]:
-    """Which class each picture is of, and of which part where there are such folders."""
-    folders = [PurePosixPath(path).parts[:-1] for path in paths]
-    while folders and all(len(f) > 1 and f[0] == folders[0][0] for f in folders):
-        folders = [f[1:] for f in folders]  # an archive's only folder says nothing
-    part_of = {name: part for part, names in PARTS.items() for name in names}
-    parted = {f[0] for f in folders if f} <= set(part_of) and all(len(f) > 1 for f in folders)
-    if not folders or not all(folders):
+    """Which class each picture is of, and of which part where there are such folders; by class."""
+    folders = {path: PurePosixPath(path).parts[:-1] for path in paths}
+    # Tiny-ImageNet has a folder `images` in each class folder, and in `val`, where it is no class.
+    folders = {
+        path: f[:-1] if len(f) > 1 and f[-1] == "images" else f for path, f in folders.items()
+    }
+    while len({f[0] for f in folders.values() if f}) == 1 and max(map(len, folders.values())) > 1:
+        folders = {path: f[1:] for path, f in folders.items()}
+    folders = {path: f for path, f in folders.items() if f}
+    if len({PART_OF[f[0]] for f in folders.values() if f[0] in PART_OF}) > 1:
+        inner = {path: f for path, f in folders.items() if f[0] in PART_OF and len(f) > 1}
+        members = [Member(path, PART_OF[f[0]], f[1]) for path, f in inner.items()]
+    else:
+        members = [Member(path, "", f[0]) for path, f in folders.items()]
+    if not members:
         raise ValueError(f"{place} has no class folders: put each class's pictures in a folder")
-    place_in = lambda f: (part_of[f[0]], f[1]) if parted else ("", f[0])
-    return [Member(path, *place_in(f)) for path, f in zip(paths, folders, strict=True)]
+    return sorted(members, key=lambda member: member.name)
 
 
-def _decode(members: list[Member], open_file: Callable[[str], IO[bytes]], size: int) -> Dataset:
-    images: list[NDArray[np.uint8]] = []
-    kept: list[Member] = []
-    for member in members:
-        try:
-            with open_file(member.path) as file:
-                images.append(_square(Image.open(file), size))
-            kept.append(member)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            warnings.warn(f"{member.path} is left out: {error}", stacklevel=2)
-    if not kept:
-        raise ValueError("none of the files is a picture that can be read")
-    names = sorted({member.name for member in kept})
+def _decode(place: Path, members: list[Member], read: Callable[[str], bytes], size: int) -> Dataset:
+    """All that can be decoded, by class."""
+    images, ailing = pictures.squares(lambda i: read(members[i].path), len(members), size)
+    kept = [i for i in range(len(members)) if i not in ailing]
+    names = sorted({members[i].name for i in kept})
+    for i, error in ailing.items():
+        if members[i].name not in names:
+            raise ValueError(
+                f"no picture of class {members[i].name} in {place} can be decoded, such as "
+                f"{members[i].path} ({error}): mend or remove that folder"
+            )
     number = {name: c for c, name in enumerate(names)}
-    labels = np.array([number[member.name] for member in kept])
-    paths = tuple(member.path for member in kept)
-    return from_arrays(np.stack(images), labels, tuple(names), paths=paths)
+    return from_arrays(
+        images[kept] if ailing else images,
+        np.array([number[members[i].name] for i in kept]),
+        tuple(names),
+        paths=tuple(members[i].path for i in kept),
+    )
 
 
-def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """[size, size, 3]: stretched, by area where it shrinks."""
-    shrinks = min(image.size) >= size
-    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    return np.asarray(image.convert("RGB").resize((size, size), method))
-
-
-Parts = tuple[list[str], ...]  # names of the classes for training, choosing and testing
-
-
-def _foldered(members: list[Member]) -> Parts | None:
-    """The classes in the folders train, val and test, if there are these."""
-    if not members[0].part:
+def _foldered(place: Path, members: list[Member]) -> Parts | None:
+    """The classes in the folders train, val and test, if class folders lie in several of these."""
+    if len({member.part for member in members}) == 1:
         return None
-    parts = tuple(sorted({m.name for m in members if m.part == part}) for part in PARTS)
+    found = {part: sorted({m.name for m in members if m.part == part}) for part in PARTS}
+    return _disjoint(f"the folders of {place}", Parts(**found))
+
+
+def _listed(place: Path, names: list[str]) -> Parts | None:
+    """The classes that the source's lists name, if it has lists."""
+    folder = place if place.is_dir() else place.parent
+    options = ((part, folder / f"split_{name}.txt") for name, part in PART_OF.items())
+    lists = {part: path for part, path in options if path.is_file()}
+    if not lists:
+        return None
+    found: dict[str, list[str]] = {part: [] for part in PARTS}
+    for part, path in lists.items():
+        lines = path.read_text("utf-8-sig").splitlines()
+        found[part] = [line.strip() for line in lines if line.strip()]
+        for name in found[part]:
+            if name not in names:
+                raise ValueError(
+                    f"{path} names the class {name}, but {place} has no folder of that name: "
+                    "correct the list or add the folder"
+                )
+    return _disjoint(f"the lists split_*.txt in {folder}", Parts(**found))
+
+
+def _disjoint(where: str, parts: Parts) -> Parts:
+    for part in ("train", "test"):
+        if not getattr(parts, part):
+            raise ValueError(f"{where} leave no classes for {part}: name some")
     for name, count in Counter(itertools.chain(*parts)).items():
         if count > 1:
             raise ValueError(
-                f"class {name} is in more than one of the folders {', '.join(PARTS)}: a class "
-                "belongs to one of them; to split by class at random, name a directory with all "
-                "pictures of a class in one folder"
+                f"{where} name the class {name} {count} times: a class belongs to one part; "
+                "to split by class at random, name a source without these"
             )
     return parts
 
 
-def _listed(place: Path, names: tuple[str, ...]) -> Parts | None:
-    """The classes that the source's lists name, if it has lists."""
-    folder = place if place.is_dir() else place.parent
-    options = {part: [folder / f"split_{n}.txt" for n in ns] for part, ns in PARTS.items()}
-    found = {part: next((p for p in paths if p.is_file()), None) for part, paths in options.items()}
-    if found["train"] is None or found["test"] is None:
-        return None
-    parts = {part: path.read_text("utf-8").split() if path else [] for part, path in found.items()}
-    for part, chosen in parts.items():
-        for name in chosen:
-            if name not in names:
-                raise ValueError(f"{found[part]} names the class {name}; there is no such folder")
-    return tuple(parts.values())
+def shared_out(where: str, names: list[str], *, val: float, test: float, seed: int) -> Parts:
+    """The classes of a source, shared out at random.
 
-
-def _drawn(names: tuple[str, ...], val: float, test: float, seed: int) -> Parts:
-    """The classes shared out at random."""
+    Raises:
+        ValueError: bad shares, or too few classes for them.
+    """
     if not (val >= 0 and test > 0 and val + test < 1):
-        raise ValueError(f"val and test are {val} and {test}; they are shares that leave some over")
-    order = [str(name) for name in np.random.default_rng(seed).permutation(names)]
-    n_test = max(round(test * len(order)), 1)
-    n_val = max(round(val * len(order)), 1) if val else 0
-    chosen = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
-    return sorted(chosen[2]), sorted(chosen[1]), sorted(chosen[0])
+        raise ValueError(
+            f"val and test are {val} and {test}; they are shares that leave some for training"
+        )
+    n_test = max(round(test * len(names)), 1)
+    n_val = max(round(val * len(names)), 1) if val else 0
+    if n_test + n_val >= len(names):
+        raise ValueError(
+            f"{where}: {len(names)} classes are too few to be split by class; it takes at least "
+            f"{3 if val else 2}, and smaller val and test than {val} and {test} may help"
+        )
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    left = order[n_test:]
+    return Parts(sorted(left[n_val:]), sorted(left[:n_val]), sorted(order[:n_test]))
+
+
+def split_as(everything: Dataset, parts: Parts) -> Splits:
+    """The data set in its parts."""
+    number = {name: c for c, name in enumerate(everything.names)}
+    train, val, test = ([number[name] for name in part] for part in parts)
+    return Splits(
+        select(everything, train),
+        select(everything, val) if val else None,
+        select(everything, test),
+    )

@@ -16,11 +16,15 @@ def tiny_imagenet(source: str | os.PathLike[str] | None = None, *, size: int = 6
     """Tiny-ImageNet's class folders `<wnid>/`, at their own size or smaller.
 
     Args:
-        source: a directory or an archive of the class folders, with the lists `split_train.txt`,
-            `split_val.txt` and `split_test.txt` of class names (without these the classes are
-            shared out at random, as `class_folders` does). None means the folder `tiny_imagenet`
-            in the environment's METASHOT_DATA, else in the cache folder.
+        source: a directory or an archive of the class folders, or the official folder or archive
+            `tiny-imagenet-200`, of which the pictures for training are used; with the lists
+            `split_train.txt`, `split_val.txt` and `split_test.txt` of class names (without these
+            the classes are shared out at random, as `class_folders` does). None means the folder
+            `tiny_imagenet` in the environment's METASHOT_DATA, else in the cache folder.
         size: pixels along a side, 8 to 64; pictures are reduced by area.
+
+    Returns:
+        Images [n, size, size, 3] uint8, decoded once and then cached; names are the wnids.
 
     Raises:
         FileNotFoundError: no such source.

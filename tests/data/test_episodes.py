@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from metashot.base import Episode
-from metashot.data import INK, Dataset, episode_key, episodes, from_arrays
+from metashot.data import INK, Dataset, batches, episode_key, episodes, from_arrays
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -196,3 +196,25 @@ def test_a_pair_of_queries_is_refused() -> None:
     """Queries have one size: a pair is for way and shot."""
     with pytest.raises(ValueError, match="query is"):
         episodes(dataset(), way=3, shot=1, query=(1, 2))
+
+
+class TestBatches:
+    def test_rows_carry_the_global_label_and_no_support(self) -> None:
+        source = batches(dataset(), size=50)
+        drawn = jax.jit(source.sample)(jax.random.key(0), source.arrays)
+        assert drawn.support.inputs.shape == (0, 1, 1, 1)
+        assert drawn.query.mask.all()
+        np.testing.assert_array_equal(drawn.query.targets, CLASS_OF_ROW[rows(drawn.query.inputs)])
+
+    def test_classes_count_alike_and_so_do_the_images_of_a_class(self) -> None:
+        source = batches(dataset(), size=6000)
+        drawn = jax.jit(source.sample)(jax.random.key(1), source.arrays)
+        classes = np.bincount(drawn.query.targets, minlength=len(COUNTS))
+        assert stats.chisquare(classes).pvalue > 1e-3
+        seen = np.bincount(rows(drawn.query.inputs), minlength=sum(COUNTS))
+        for c in range(len(COUNTS)):
+            assert stats.chisquare(seen[c == CLASS_OF_ROW]).pvalue > 1e-3
+
+    def test_an_empty_batch_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="size is 0"):
+            batches(dataset(), size=0)

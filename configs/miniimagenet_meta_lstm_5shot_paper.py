@@ -1,0 +1,19 @@
+"""Meta-Learner LSTM on miniImageNet, 5-way 5-shot, with the paper's 5 updates of the pupil.
+
+The goal: 60.60 ± 0.71 % on test classes (Ravi & Larochelle 2017, Table 1). Not run yet. What the
+paper leaves open is as in the authors' release.
+"""
+
+from metashot.config import Adam, Experiment, MetaLSTM, MiniImageNet, Sizes
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        data=MiniImageNet(),
+        learner=MetaLSTM(steps=5, bn_new_weight=0.95),
+        steps=50_000,
+        train=Sizes(shot=5),
+        test=Sizes(shot=5),
+        optimizer=Adam(rate=1e-3, clip=0.25),
+        validate_every=1000,
+    )

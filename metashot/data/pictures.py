@@ -1,0 +1,63 @@
+"""Pictures as files: decoded, stood upright, stretched to a square."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+VERSION = 1  # of the reading: raise it whenever the same files give other pixels
+
+
+class LeftOut(UserWarning):
+    """A file among many that is not a picture, or a damaged one."""
+
+
+def digest(*made_of: Any) -> str:
+    """Stands for the pictures made from all this, as a cache entry's digest."""
+    return hashlib.sha256(repr((VERSION, made_of)).encode()).hexdigest()
+
+
+def squares(
+    read: Callable[[int], bytes], count: int, size: int, channels: int = 3
+) -> tuple[NDArray[np.uint8], dict[int, Exception]]:
+    """The pictures in the files `read(0)` to `read(count - 1)`.
+
+    Returns:
+        Images [count, size, size, channels] uint8, and what ails those that cannot be decoded.
+
+    Raises:
+        OSError: a file cannot be opened or read.
+    """
+    images = np.zeros((count, size, size, channels), np.uint8)
+    ailing: dict[int, Exception] = {}
+    for i in range(count):
+        try:
+            images[i] = square(Image.open(io.BytesIO(read(i))), size, channels)
+        except Exception as error:  # a decoder of damaged bytes may raise anything
+            if isinstance(error, OSError) and error.errno:  # the disk's fault, not the picture's
+                raise
+            ailing[i] = error
+    return images, ailing
+
+
+def square(image: Image.Image, size: int, channels: int = 3) -> NDArray[np.uint8]:
+    """[size, size, channels]: RGB or grey, turned as its camera was held, on white where clear.
+
+    It is stretched, by area where both of its sides shrink, else bicubically.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    shrinks = min(image.size) >= size
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    resized = image.convert("L" if channels == 1 else "RGB").resize((size, size), method)
+    return np.asarray(resized).reshape(size, size, channels)
