@@ -4,93 +4,38 @@
 
 Each row trains by the installed config (or goes on with a run that was cut short), tests on 600
 episodes of test characters, and is written at once. Rows that stand already are left alone unless
-they are named.
+they are named. `--repacked` accepts archives other than the official ones.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import results
+from few_shot import Row, run_table
 
-import metashot
-from metashot import config, experiment, runs
-
-NAME = "omniglot_meta_lstm"
-RUNS = Path("runs") / "benchmarks"
-
-
-class Row(NamedTuple):
-    config: str | None  # None compares pixels
-    shot: int
-    paper: float | None = None
-
+from metashot import config
 
 ROWS = {
     "meta_lstm_5w1s": Row("omniglot_meta_lstm", 1),
     "meta_lstm_5w5s": Row("omniglot_meta_lstm_5shot", 5),
     "prototypical_5w1s": Row("omniglot_prototypical", 1, 0.988),
     "prototypical_5w5s": Row("omniglot_prototypical", 5, 0.997),
+    "maml_5w1s": Row("omniglot_maml", 1, 0.987, train_shot=1),
+    "maml_5w5s": Row("omniglot_maml", 5, 0.999, train_shot=5),
+    "anil_5w1s": Row("omniglot_anil", 1, train_shot=1),
+    "anil_5w5s": Row("omniglot_anil", 5, train_shot=5),
+    "matching_5w1s": Row("omniglot_matching", 1, 0.981, train_shot=1),
+    "matching_5w5s": Row("omniglot_matching", 5, 0.989, train_shot=5),
+    "nearest_embedding_5w1s": Row("omniglot_nearest_embedding", 1),
+    "nearest_embedding_5w5s": Row("omniglot_nearest_embedding", 5),
+    "fine_tune_5w1s": Row("omniglot_fine_tune", 1, run_of="omniglot_nearest_embedding"),
+    "fine_tune_5w5s": Row("omniglot_fine_tune", 5, run_of="omniglot_nearest_embedding"),
     "nearest_pixel_5w1s": Row(None, 1),
     "nearest_pixel_5w5s": Row(None, 5),
 }
 
-
-def measure(name: str, repacked: bool) -> dict[str, Any]:
-    """Train what a row needs, unless it is there, and test it."""
-    row = ROWS[name]
-    command = f"python benchmarks/{NAME}.py {name}"
-    data = config.Omniglot(repacked=repacked)
-    test = metashot.episodes(data.load().test, way=5, shot=row.shot, query=15)
-    seen, seconds, seed = 0, 0.0, 0
-    if row.config is None:
-        learner: metashot.Learner = metashot.nearest_neighbor(way=5)
-        variables: metashot.Variables = {"params": {}, "state": {}}
-    else:
-        settings = dataclasses.replace(config.read(row.config), data=data)
-        folder = RUNS / row.config
-        if not _finished(folder, settings.steps):
-            experiment.run(settings, folder, resume=(folder / "config.py").exists())
-        learner, variables, step, _ = metashot.load(folder, way=5)
-        last = runs.read_history(folder)[-1]
-        seen, seconds, seed = step * settings.meta_batch, last["seconds"], settings.seed
-    result = metashot.evaluate(learner, variables, test, count=600)
-    value, interval = result.summary["accuracy"]
-    versions = runs.versions()
-    return {
-        "name": name,
-        "value": value,
-        "interval": interval,
-        "paper": row.paper,
-        "episodes": seen,
-        "seconds": seconds,
-        "seed": seed,
-        "device": versions["device"],
-        "versions": versions,
-        "command": command,
-    }
-
-
-def _finished(folder: Path, steps: int) -> bool:
-    history = runs.read_history(folder)
-    return any("val_accuracy" in row and row["step"] == steps for row in history)
-
-
-def main(names: list[str]) -> None:
-    repacked = "--repacked" in names
-    names = [name for name in names if name != "--repacked"]
-    unknown = set(names) - set(ROWS)
-    if unknown:
-        sys.exit(f"there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    done = {row["name"] for row in results.rows(NAME)}
-    for name in names or [name for name in ROWS if name not in done]:
-        row = measure(name, repacked)
-        results.add(NAME, row)
-        print(f"{name}: {100 * row['value']:.2f} ± {100 * row['interval']:.2f} %", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    names = sys.argv[1:]
+    repacked = "--repacked" in names
+    data = config.Omniglot(repacked=repacked)
+    run_table("omniglot_meta_lstm", ROWS, data, [name for name in names if name != "--repacked"])

@@ -38,7 +38,7 @@ def add(name: str, row: dict[str, Any]) -> None:
 
 
 def accuracies(found: list[dict[str, Any]]) -> list[str]:
-    """A Markdown table of accuracies."""
+    """A Markdown table of accuracies, and one of validation accuracy while training."""
     lines = [
         "| row | accuracy, % | published, % | training episodes | training, minutes | seed |",
         "|---|---|---|---|---|---|",
@@ -46,11 +46,24 @@ def accuracies(found: list[dict[str, Any]]) -> list[str]:
     for row in found:
         published = f"{100 * row['paper']:.1f}" if row.get("paper") else "–"
         trained = f"{row['episodes']:,}" if row["episodes"] else "–"
+        if row.get("batch"):
+            trained += f" batches of {row['batch']}"
         minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else "–"
         lines.append(
             f"| `{row['name']}` | {100 * row['value']:.2f} ± {100 * row['interval']:.2f} "
             f"| {published} | {trained} | {minutes} | {row['seed']} |"
         )
+    return lines + _curves([row for row in found if row.get("curve")])
+
+
+def _curves(found: list[dict[str, Any]]) -> list[str]:
+    """Validation accuracy against the episodes seen; rows of one training have one curve."""
+    if not found:
+        return []
+    lines = ["", "| row | validation accuracy, %, after so many training episodes |", "|---|---|"]
+    for row in found:
+        points = [f"{seen:,}: {100 * value:.1f}" for seen, value in row["curve"]]
+        lines.append(f"| `{row['name']}` | {', '.join(points)} |")
     return lines
 
 
@@ -66,7 +79,11 @@ def memory(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-TABLES = {"omniglot_meta_lstm": accuracies, "memory": memory}
+TABLES = {
+    "omniglot_meta_lstm": accuracies,
+    "tinyimagenet_meta_lstm": accuracies,
+    "memory": memory,
+}
 
 
 def table(name: str) -> str:

@@ -18,23 +18,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import config, data, devices, losses, metrics, nets, optim
     from .base import Aux, Episode, Examples, Learner, Network, Variables
-    from .data import Dataset, Episodes, Splits, episodes, sample_episode
+    from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
     from .evaluation import Evaluation, evaluate
     from .experiment import load, run
-    from .learners.baselines import nearest_neighbor
+    from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
+    from .learners.maml import anil, maml
+    from .learners.matching import matching
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
+    from .selection import choose
     from .training import train
 
 _MODULES = ("config", "data", "devices", "losses", "metrics", "nets", "optim")
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
-    "data": ("Dataset", "Episodes", "Splits", "episodes", "sample_episode"),
+    "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("load", "run"),
-    "learners.baselines": ("nearest_neighbor",),
+    "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
+    "learners.maml": ("anil", "maml"),
+    "learners.matching": ("matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
+    "selection": ("choose",),
     "training": ("train",),
 }
 
@@ -49,15 +55,23 @@ __all__ = [
     "Network",
     "Splits",
     "Variables",
+    "anil",
+    "batches",
+    "choose",
+    "classifier",
     "config",
     "data",
     "devices",
     "episodes",
     "evaluate",
+    "fine_tune",
     "load",
     "losses",
+    "maml",
+    "matching",
     "meta_lstm",
     "metrics",
+    "nearest_embedding",
     "nearest_neighbor",
     "nets",
     "optim",

@@ -7,7 +7,7 @@ answers. Everything here is *one task*: `jax.vmap` adds an axis of episodes, a m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, cast
 
 import jax
 
@@ -63,6 +63,7 @@ class Apply(Protocol):
         *,
         train: bool = False,
         mask: Array | None = None,
+        key: Array | None = None,
     ) -> tuple[Array, PyTree]: ...
 
 
@@ -85,7 +86,16 @@ class Network(NamedTuple):
     `train=True` normalises by the statistics of this call's unmasked rows and returns them in
     `stats`, a tree of {"mean", "var", "count"} shaped like `state`; `train=False` normalises by
     `state`. Who turns `stats` into a running value is the caller (`metashot.nets.running`).
+    Dropout is on where `train` is and a `key` is given; learners without dropout give none.
     """
 
     init: Callable[[Array, Array], Variables]  # (key, x)
-    apply: Apply  # (variables, x, *, train=False, mask=None) -> (outputs, stats)
+    apply: Apply  # (variables, x, *, train=False, mask=None, key=None) -> (outputs, stats)
+
+
+def merged(old: PyTree, new: PyTree) -> PyTree:
+    """An old `Variables.state` with the entries of an `Aux.state`, in the old dtypes."""
+    if not isinstance(old, dict):
+        return jax.lax.convert_element_type(new, old.dtype)
+    entries = cast("dict[str, PyTree]", old)
+    return {k: merged(v, new[k]) if k in new else v for k, v in entries.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +16,17 @@ import jax.numpy as jnp
 from . import config as configs
 from .base import Episode, Examples, Learner, Variables
 from .checkpoints import Checkpoints
-from .config import ConfigError, Experiment, Sizes
-from .data import Dataset, Episodes, Splits, episodes
+from .config import Batch, ConfigError, Experiment, FineTune, Sizes
+from .data import Dataset, Episodes, Splits, batches, episodes
 from .data.episodes import impossible_sizes
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
 from .runs import write_atomically
+from .selection import choose
 from .training import Trained, chunk_size, train
+
+CHOICE = "choice.json"  # what a run chose on validation episodes, and all it tried
 
 
 class Loaded(NamedTuple):
@@ -55,16 +60,12 @@ def build(config: Experiment) -> Parts:
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from error
     held_out = splits.train if splits.val is None else splits.val
-    checks = (
-        ("train.", config.train, splits.train),
-        ("test.", config.test, held_out),
-        ("test.", config.test, splits.test),
-    )
-    for part, sizes, dataset in checks:
-        check_sizes(part, sizes, dataset)
+    check_sizes("test.", config.test, held_out)
+    check_sizes("test.", config.test, splits.test)
+    _check_training(config, splits.train)
     chunk_size(config.meta_batch, config.chunk, episode_mesh(config.meta_batch))
     try:
-        learner = config.learner.build(max(config.train.way, config.test.way))
+        learner = config.learner.build(trained_way(config))
         optimizer = config.optimizer.build(config.steps)
         shapes_of(learner, splits.train.shape)
     except ConfigError:
@@ -74,7 +75,8 @@ def build(config: Experiment) -> Parts:
         raise ConfigError(
             f"learner cannot be built for {splits.train.shape} pictures: {reason}"
         ) from error
-    source = episodes(splits.train, **vars(config.train))
+    draw = batches if isinstance(config.train, Batch) else episodes
+    source = draw(splits.train, **vars(config.train))
     validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
     return Parts(splits, learner, optimizer, source, validation)
 
@@ -90,12 +92,35 @@ def check_sizes(prefix: str, sizes: Sizes, dataset: Dataset) -> None:
         raise ConfigError(prefix + problem)
 
 
+def trained_way(config: Experiment) -> int:
+    """The length of the class axis that training needs."""
+    train = config.train
+    return config.test.way if isinstance(train, Batch) else max(train.way, config.test.way)
+
+
+def _check_training(config: Experiment, dataset: Dataset) -> None:
+    """Refuse training that does not fit the learner: plain batches are for classifiers."""
+    classes = getattr(config.learner, "classes", None)
+    name = type(config.learner).__name__
+    if isinstance(config.train, Sizes):
+        check_sizes("train.", config.train, dataset)
+        if classes is not None:
+            raise ConfigError(f"train is {config.train}; {name} needs plain batches, train=Batch()")
+    elif classes is None:
+        raise ConfigError(f"train is {config.train}; {name} needs episodes, train=Sizes()")
+    elif classes != dataset.classes:
+        raise ConfigError(
+            f"learner.classes is {classes}, but the training data have {dataset.classes} classes"
+        )
+
+
 def run(
     config: Experiment, workdir: str | Path, *, resume: bool = False, progress: bool = True
 ) -> tuple[Trained, Parts]:
     """Meta-train what a configuration says, in a folder that holds all that is needed later.
 
-    The folder gets config.py, run.json, metrics.jsonl and checkpoints/.
+    The folder gets config.py, run.json, metrics.jsonl and checkpoints/; where fine-tuning's rate
+    and decay are chosen, also choice.json.
 
     Raises:
         ConfigError: before anything is written.
@@ -124,7 +149,40 @@ def run(
         resume=resume,
         progress=progress,
     )
+    if isinstance(config.learner, FineTune) and config.learner.rates and parts.validation:
+        _choose_rate(config, config.learner, parts.validation, trained.variables, folder)
+        learner = _as_chosen(config, folder).learner.build(trained_way(config))
+        parts = parts._replace(learner=learner)
     return trained, parts
+
+
+def _choose_rate(
+    config: Experiment,
+    learner: FineTune,
+    validation: Episodes,
+    variables: Variables,
+    folder: Path,
+) -> None:
+    """Choose rate and decay of the fine-tuning on validation episodes, into choice.json."""
+    way = trained_way(config)
+    settings = [{"rate": r, "decay": d} for r in learner.rates for d in learner.decays]
+    choice = choose(
+        lambda rate, decay: learner.at(way, rate, decay),
+        settings,
+        variables,
+        validation,
+        looks=learner.looks,
+        seed=config.seed,
+    )
+    write_atomically(folder / CHOICE, json.dumps(choice._asdict(), indent=1) + "\n")
+
+
+def _as_chosen(config: Experiment, folder: Path) -> Experiment:
+    """The configuration with what its run chose at the end."""
+    if not (folder / CHOICE).exists():
+        return config
+    chosen = json.loads((folder / CHOICE).read_text())["setting"]
+    return dataclasses.replace(config, learner=dataclasses.replace(config.learner, **chosen))
 
 
 def compare(
@@ -195,7 +253,8 @@ def load(
     folder = Path(folder)
     if not (folder / "run.json").exists():
         raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
-    config = read_config(folder) if (folder / "config.py").exists() else None
+    has_config = (folder / "config.py").exists()
+    config = _as_chosen(read_config(folder), folder) if has_config else None
     input_shape = tuple(json.loads((folder / "run.json").read_text())["input_shape"])
     if learner is not None:
         made = learner
@@ -224,7 +283,7 @@ def at_way(
     config: Experiment, way: int | None, input_shape: tuple[int, ...], folder: Path
 ) -> Learner:
     """The learner that was trained, for another length of the class axis if that can be."""
-    trained = max(config.train.way, config.test.way)
+    trained = trained_way(config)
     made = config.learner.build(way or trained)
     if shapes_of(made, input_shape) != shapes_of(config.learner.build(trained), input_shape):
         raise ConfigError(
@@ -249,3 +308,43 @@ def read_config(folder: str | Path) -> Experiment:
 def _on_first_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+
+class Member(NamedTuple):
+    """One seed of a sweep."""
+
+    seed: int
+    folder: Path
+    step: int  # of the variables that were tested
+    reached: Evaluation
+
+
+def sweep(
+    config: Experiment,
+    workdir: str | Path,
+    *,
+    seeds: int = 3,
+    resume: bool = False,
+    progress: bool = True,
+) -> Iterator[Member]:
+    """Meta-train and test one run a seed, from config.seed on, in workdir/seed0 and so on.
+
+    Members differ in what they draw to train; all are tested on the same episodes, those of
+    `metashot evaluate`. On `resume` a finished member is tested again, not trained.
+
+    Raises:
+        ConfigError: before anything is written.
+    """
+    folder = Path(workdir)
+    _refuse_folder(folder, resume)
+    if resume:
+        _refuse_changes(read_config(folder), config)
+    test = episodes(build(config).splits.test, **vars(config.test))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.py", configs.as_text(config))
+    for seed in range(config.seed, config.seed + seeds):
+        member, own = dataclasses.replace(config, seed=seed), folder / f"seed{seed}"
+        begun = (own / "config.py").exists()
+        trained, parts = run(member, own, resume=begun, progress=progress)
+        reached = evaluate(parts.learner, trained.variables, test, count=config.test_episodes)
+        yield Member(seed, own, trained.step, reached)

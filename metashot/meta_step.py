@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from .base import Array, Episode, Learner, PyTree, Variables
+from .base import Array, Episode, Learner, PyTree, Variables, merged
 from .data.episodes import episode_key
 from .devices import divide
 
@@ -86,7 +86,7 @@ def make_meta_steps(
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
         new: Variables = {
             "params": optax.apply_updates(params, updates),
-            "state": _merge(variables["state"], moved),
+            "state": merged(variables["state"], moved),
         }
         told |= {"grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         return TrainState(new, opt_state, state.step + 1), told
@@ -95,10 +95,3 @@ def make_meta_steps(
         return jax.lax.scan(lambda state, _: meta_step(state, arrays), state, length=k)
 
     return jax.jit(meta_steps, static_argnums=2, donate_argnums=0)
-
-
-def _merge(old: PyTree, new: PyTree) -> PyTree:
-    """The old state with the entries that changed, in the old dtypes."""
-    if isinstance(old, dict):
-        return {k: _merge(v, new[k]) if k in new else v for k, v in old.items()}
-    return jnp.asarray(new, old.dtype)

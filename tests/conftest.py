@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import optax  # noqa: F401  (it jits while it is imported, which `quick_compile` must not change)
 import pytest
 
 

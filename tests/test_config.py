@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import metashot
 from metashot import config, nets
 from metashot.config import ConfigError, Experiment, Glyphs, MetaLSTM, Prototypical
 from metashot.learners.meta_lstm import meta_lstm
@@ -33,9 +34,19 @@ def test_installed_configs_are_valid_and_described(name: str):
 @pytest.mark.parametrize(
     ("kind", "constructor", "given_elsewhere"),
     [
-        (MetaLSTM, meta_lstm, {"network", "way"}),
+        (MetaLSTM, meta_lstm, {"network", "way", "trace"}),
         (Prototypical, prototypical, {"network", "way"}),
+        (config.Matching, metashot.matching, {"network", "way"}),
+        (config.MAML, metashot.maml, {"network", "way"}),
+        (config.ANIL, metashot.anil, {"network", "way"}),
+        (config.NearestEmbedding, metashot.nearest_embedding, {"network", "way"}),
         (config.Conv4, nets.conv4, set()),
+        (config.Glyphs, metashot.data.glyphs, set()),
+        (config.Omniglot, metashot.data.omniglot, set()),
+        (config.ClassFolders, metashot.data.class_folders, {"source"}),
+        (config.TinyImageNet, metashot.data.tiny_imagenet, set()),
+        (config.MiniImageNet, metashot.data.mini_imagenet, set()),
+        (config.Tfds, metashot.data.tfds, {"name"}),
     ],
 )
 def test_fields_are_the_constructors_keywords(
@@ -85,6 +96,14 @@ def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
         (
             "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, validate_every=15)",
             ["validate_every", "log_every"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=FineTune(rates=(0.1, 'x')), steps=1, train=Batch())",
+            ["learner.rates", "'x'"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=FineTune(), steps=1, train=Batch(0))",
+            ["train.size", "at least 1"],
         ),
         ("7", ["get_config()", "int"]),
         ("1 / 0", ["ZeroDivisionError"]),

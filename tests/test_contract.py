@@ -18,7 +18,14 @@ import pytest
 
 from metashot import nets
 from metashot.base import Episode, Examples, Learner, Network
-from metashot.learners.baselines import nearest_neighbor
+from metashot.learners.baselines import (
+    classifier,
+    fine_tune,
+    nearest_embedding,
+    nearest_neighbor,
+)
+from metashot.learners.maml import anil, maml
+from metashot.learners.matching import matching, released
 from metashot.learners.meta_lstm import meta_lstm
 from metashot.learners.prototypical import prototypical
 
@@ -32,9 +39,25 @@ LEARNERS: dict[str, Callable[[Network, int], Learner]] = {  # one row = one lear
     "meta_lstm second order": lambda network, way: meta_lstm(
         network=network, way=way, steps=2, second_order=True
     ),
+    "maml": lambda network, way: maml(network=network, way=way, steps=2),
+    "maml first order": lambda network, way: maml(
+        network=network, way=way, steps=2, second_order=False
+    ),
+    "anil": lambda network, way: anil(network=network, way=way, steps=2),
+    "matching": lambda network, way: matching(network=network, way=way),
+    "matching released, squared": lambda network, way: matching(
+        network=network, way=way, similarity="sqeuclidean", **released()
+    ),
     "prototypical": lambda network, way: prototypical(network=network, way=way),
     "nearest_neighbor": lambda network, way: nearest_neighbor(network=network, way=way),
     "nearest_neighbor pixels": lambda network, way: nearest_neighbor(way=way),
+    "nearest_embedding": lambda network, way: nearest_embedding(
+        network=network, way=way, classes=way
+    ),
+    "classifier": lambda network, way: classifier(network=network, way=way),
+    "fine_tune": lambda network, way: fine_tune(
+        classifier(network=network, way=way), optax.sgd(0.1), 2
+    ),
 }
 NETWORKS: dict[str, Callable[[], Network]] = {
     "mlp": lambda: nets.mlp(8),
@@ -44,6 +67,13 @@ ONE_NETWORK_IS_ENOUGH = {
     ("nearest_neighbor pixels", "batch norm"),  # it has none
     ("meta_lstm raw", "batch norm"),
     ("meta_lstm second order", "mlp"),
+    ("maml", "mlp"),
+    ("maml first order", "batch norm"),
+    ("matching released, squared", "batch norm"),
+    ("anil", "mlp"),
+    ("nearest_embedding", "mlp"),
+    ("classifier", "mlp"),
+    ("fine_tune", "mlp"),
 }
 PROBLEMS = [
     pair for pair in itertools.product(LEARNERS, NETWORKS) if pair not in ONE_NETWORK_IS_ENOUGH

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 import metashot
 from metashot import config, experiment
-from metashot.config import ConfigError, Conv4, Experiment, Glyphs, MetaLSTM, Prototypical, Sizes
+from metashot.config import (
+    Batch,
+    ConfigError,
+    Conv4,
+    Experiment,
+    FineTune,
+    Glyphs,
+    MetaLSTM,
+    NearestEmbedding,
+    Prototypical,
+    Sizes,
+)
 from metashot.runs import write_atomically
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 TINY = Experiment(
     data=Glyphs(train=6, val=4, test=4, drawings=6, size=16),
@@ -61,3 +75,45 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
         metashot.load(tmp_path, learner=learner)
     with pytest.raises(ConfigError, match="checkpoint is 'worst'"):
         metashot.load(tmp_path, learner=learner, checkpoint="worst")
+
+
+EMBEDDING = NearestEmbedding(network=Conv4(filters=4, blocks=2), classes=6)
+
+
+def test_classifiers_are_trained_on_plain_batches_of_all_classes():
+    with pytest.raises(ConfigError, match=r"NearestEmbedding needs plain batches, train=Batch\(\)"):
+        experiment.build(dataclasses.replace(TINY, learner=EMBEDDING))
+    with pytest.raises(ConfigError, match=r"Prototypical needs episodes, train=Sizes\(\)"):
+        experiment.build(dataclasses.replace(TINY, train=Batch(8)))
+    few = dataclasses.replace(EMBEDDING, classes=5)
+    with pytest.raises(ConfigError, match=r"learner\.classes is 5, but the training data have 6"):
+        experiment.build(dataclasses.replace(TINY, learner=few, train=Batch(8)))
+
+
+def test_fine_tuning_is_loaded_as_validation_chose_it(tmp_path: Path):
+    learner = FineTune(
+        network=Conv4(filters=4, blocks=2),
+        classes=6,
+        steps=2,
+        rates=(1e-6, 0.3),
+        decays=(0.0, 1.0),
+        looks=((3, 2), (6, 1)),
+    )
+    tiny = dataclasses.replace(
+        TINY, learner=learner, train=Batch(8), validation_episodes=2, validate_every=10
+    )
+    trained, parts = experiment.run(tiny, tmp_path, progress=False)
+    choice = json.loads((tmp_path / "choice.json").read_text())
+    assert [row["episodes"] for row in choice["tried"]] == [3] * 4 + [6] * 2
+    last = max(choice["tried"][4:], key=lambda row: row["accuracy"])
+    assert choice["setting"] == {name: last[name] for name in ("rate", "decay")}
+    loaded = metashot.load(tmp_path)
+    assert loaded.config is not None
+    assert loaded.config.learner == dataclasses.replace(learner, **choice["setting"])
+    source = metashot.episodes(parts.splits.test, way=3, shot=1, query=2)
+    both = [
+        metashot.evaluate(learner, trained.variables, source, count=4).score
+        for learner in (parts.learner, loaded.learner)
+    ]
+    assert both[0] == both[1]
+    assert experiment.read_config(tmp_path) == tiny  # so that it can be resumed

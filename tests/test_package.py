@@ -82,6 +82,12 @@ def test_the_learner_of_the_documents_learns(quick_compile: None):
     assert figure["accuracy"][0] == 1  # each class is one shade of grey
 
 
+@pytest.mark.slow
+def test_the_learned_optimiser_of_the_documents_trains_a_network(quick_compile: None):
+    names = run_code_of("docs/learned_optimizer.md")
+    assert names["after"] < names["before"]
+
+
 def test_documents_link_to_files_that_exist():
     for page in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "CHANGELOG.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):

@@ -4,21 +4,40 @@ Nothing here imports jax, so that a command can show and check a configuration a
 of a learner's or a network's dataclass are the keywords of its constructor, with the same defaults.
 """
 
-from .data import Glyphs, Omniglot, TinyImageNet
-from .experiment import Adam, Experiment, Sizes
+from .data import SOURCES, ClassFolders, Glyphs, MiniImageNet, Omniglot, Tfds, TinyImageNet
+from .experiment import Adam, Batch, Experiment, Sizes
 from .files import ConfigError, as_text, check, installed, read, summary
-from .learners import Conv4, MetaLSTM, Prototypical
+from .learners import (
+    ANIL,
+    MAML,
+    Conv4,
+    FineTune,
+    Matching,
+    MetaLSTM,
+    NearestEmbedding,
+    Prototypical,
+)
 
 __all__ = [
+    "ANIL",
+    "MAML",
+    "SOURCES",
     "Adam",
+    "Batch",
+    "ClassFolders",
     "ConfigError",
     "Conv4",
     "Experiment",
+    "FineTune",
     "Glyphs",
+    "Matching",
     "MetaLSTM",
+    "MiniImageNet",
+    "NearestEmbedding",
     "Omniglot",
     "Prototypical",
     "Sizes",
+    "Tfds",
     "TinyImageNet",
     "as_text",
     "check",

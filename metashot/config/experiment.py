@@ -52,6 +52,14 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Of a plain batch, for a learner that is trained by ordinary classification."""
+
+    size: int = 64
+    """images"""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One meta-training run and its evaluation."""
 
@@ -61,8 +69,8 @@ class Experiment:
     """what is trained"""
     steps: int
     """meta-steps"""
-    train: Sizes = field(default=Sizes())
-    """of training episodes"""
+    train: Sizes | Batch = field(default=Sizes())
+    """of training episodes, or of plain batches"""
     test: Sizes = field(default=Sizes())
     """of validation and test episodes"""
     meta_batch: int = 1

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .experiment import Experiment, Sizes
+from .experiment import Experiment
 
 
 class ConfigError(ValueError):
@@ -96,7 +96,8 @@ def check(config: Experiment) -> None:
             raise ConfigError(f"{name} is {value!r}; it must be {wanted.replace('typing.', '')}")
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
     least |= {"steps": 1, "validate_every": 1, "optimizer.warmup": 0, "seed": 0}
-    least |= {f"{part}.{name}": 1 for part in ("train", "test") for name in _names(Sizes)}
+    for part in ("train", "test"):
+        least |= {f"{part}.{name}": 1 for name in _names(type(getattr(config, part)))}
     values = {name: value for name, _, value in _leaves(config)}
     for name, bound in least.items():
         if values[name] < bound:
@@ -131,11 +132,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, choice) for choice in arguments)
     if origin is tuple:
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(arguments)
-            and all(map(_fits, value, arguments))
-        )
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if ... in arguments else arguments
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

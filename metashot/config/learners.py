@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .. import base
@@ -21,6 +21,8 @@ class Conv4:
     """of the batch norm"""
     bn_scale_init: Literal["ones", "uniform"] = "ones"
     """start of the batch norm's scale"""
+    dropout: float = 0.0
+    """share of each block's outputs that training leaves out"""
 
     def build(self) -> base.Network:
         from ..nets import conv4
@@ -80,3 +82,118 @@ class Prototypical:
         from ..learners.prototypical import prototypical
 
         return prototypical(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The matching network (metashot.matching)."""
+
+    network: Conv4 = field(default=Conv4(64, dropout=0.1))
+    """embeds the pictures"""
+    attention: Literal["softmax_then_sum", "sum_then_softmax"] = "softmax_then_sum"
+    """how the support's similarities become a class's probability"""
+    similarity: Literal["cosine", "sqeuclidean"] = "cosine"
+    """of embeddings"""
+    scale: float = 1.0
+    """of the similarity"""
+    bn_new_weight: float = 0.1
+    """weight of an episode's batch statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.matching import matching
+
+        return matching(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class MAML:
+    """Model-agnostic meta-learning (metashot.maml)."""
+
+    network: Conv4 = field(default=Conv4(32))
+    """the pupil's features"""
+    steps: int = 5
+    """of gradient descent"""
+    lr: float = 0.01
+    """of these steps"""
+    second_order: bool = True
+    """differentiate through the inner gradients"""
+    bn_new_weight: float = 0.9
+    """weight of a step's batch statistics in the running ones"""
+    bn_unbiased: bool = True
+    """run the unbiased variance"""
+    transductive: bool = False
+    """answer queries by the statistics of the query set"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.maml import maml
+
+        return maml(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class ANIL(MAML):
+    """MAML whose inner loop adapts the head alone (metashot.anil)."""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.maml import anil
+
+        return anil(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class NearestEmbedding:
+    """Nearest neighbour on the embedding of a classifier (metashot.nearest_embedding)."""
+
+    network: Conv4 = field(default=Conv4(64))
+    """embeds the pictures"""
+    classes: int = 64
+    """of the training data"""
+    bn_new_weight: float = 0.1
+    """weight of a batch's statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.baselines import nearest_embedding
+
+        return nearest_embedding(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A classifier that is fine-tuned on the support (metashot.fine_tune of metashot.classifier).
+
+    The end of the training chooses rate and decay from `rates` and `decays` on validation episodes;
+    the run's choice.json holds what it chose and all it tried.
+    """
+
+    network: Conv4 = field(default=Conv4(64))
+    """the features"""
+    classes: int = 64
+    """of the training data"""
+    bn_new_weight: float = 0.1
+    """weight of a batch's statistics in the stored ones"""
+    steps: int = 15
+    """full-batch updates on the support"""
+    rate: float = 0.01
+    """of update 0"""
+    decay: float = 0.0
+    """update s has rate / (1 + s * decay)"""
+    rates: tuple[float, ...] = (0.5, 0.1, 0.01, 1e-3, 1e-4, 1e-5)
+    """to choose from; with none, rate and decay stay as they are"""
+    decays: tuple[float, ...] = (1.0, 0.1, 0.0)
+    """to choose from, with each rate"""
+    looks: tuple[tuple[int, int], ...] = ((20, 4), (100, 1))
+    """(validation episodes, settings that stay) of each look at the settings"""
+
+    def build(self, way: int) -> base.Learner:
+        return self.at(way, self.rate, self.decay)
+
+    def at(self, way: int, rate: Any, decay: Any) -> base.Learner:
+        """The learner at another rate and decay."""
+        import optax
+
+        from ..learners.baselines import classifier, fine_tune
+
+        trained = classifier(
+            network=self.network.build(), way=self.classes, bn_new_weight=self.bn_new_weight
+        )
+        return fine_tune(trained, optax.sgd(lambda s: rate / (1 + s * decay)), self.steps, way=way)

@@ -19,9 +19,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables
-from ..losses import classification_loss, counted, known_classes, masked_nll
-from ..nets import conv4, dense, init_dense, running
+from ..losses import counted, known_classes
 from ..optim import coordinate_lstm
+from .pupil import make_pupil
 
 GATE_INPUTS = ("hidden", "raw")
 GATE_FEEDBACK = ("preact", "value")
@@ -45,6 +45,7 @@ def meta_lstm(
     bn_unbiased: bool = True,
     transductive: bool = False,
     second_order: bool = False,
+    trace: bool = False,
 ) -> Learner:
     """The Meta-Learner LSTM.
 
@@ -73,6 +74,8 @@ def meta_lstm(
         transductive: answer queries by the statistics of the query set; the result then depends on
             which queries are asked together.
         second_order: differentiate through the support losses and gradients as well.
+        trace: the Task also holds the gates' values at each step, "gates": {"forget", "input"},
+            trees like the pupil's parameters with leaves [T, ...].
 
     Raises:
         ValueError: an argument outside its values.
@@ -86,7 +89,8 @@ def meta_lstm(
             raise ValueError(f"{name} is {value!r}; it is one of {', '.join(valid)}")
     if steps < 1:
         raise ValueError(f"steps is {steps}; the pupil needs at least one update")
-    pupil = conv4(32) if network is None else network
+    norm = {"bn_new_weight": bn_new_weight, "bn_unbiased": bn_unbiased}
+    pupil = make_pupil(network, way, transductive=transductive, **norm)
 
     def cell(params: PyTree, state: Any, loss: Array, grad: Array) -> Any:
         return coordinate_lstm.step(params, state, loss, grad, p=p, gate_feedback=gate_feedback)
@@ -95,29 +99,17 @@ def meta_lstm(
     cell = jax.checkpoint(cell, prevent_cse=False)
     constant = (lambda x: x) if second_order else lax.stop_gradient
 
-    def logits(
-        theta: PyTree, stats: PyTree, known: Array, x: Array, mask: Array | None, train: bool
-    ) -> tuple[Array, PyTree]:
-        variables: Variables = {"params": theta["network"], "state": stats}
-        features, batch = pupil.apply(variables, x, train=train, mask=mask)
-        return jnp.where(known, dense(theta["head"], features), -jnp.inf), batch
-
     def init(key: Array, episode: Episode) -> Variables:
         net_key, head_key, cell_key = jax.random.split(key, 3)
-        x = episode.support.inputs
-        net = pupil.init(net_key, x)
-        features = jax.eval_shape(lambda: pupil.apply(net, x)[0]).shape[-1]
-        hidden = coordinate_lstm.HIDDEN if gate_inputs == "hidden" else 0
+        start = pupil.init(net_key, head_key, episode.support.inputs)
         lstm = coordinate_lstm.init_cell(
             cell_key,
-            hidden=hidden,
+            hidden=coordinate_lstm.HIDDEN if gate_inputs == "hidden" else 0,
             w_init=w_init,
             forget_range=forget_range,
             input_range=input_range,
         )
-        initial = {"network": net["params"], "head": init_dense(head_key, features, way)}
-        # The state holds the statistics that every episode starts from; no episode changes them.
-        return {"params": {"initial": initial, "cell": lstm}, "state": net["state"]}
+        return {"params": {"initial": start["params"], "cell": lstm}, "state": start["state"]}
 
     def batches(support: Examples) -> Examples:
         size, rows = support_batch or len(support.mask), len(support.mask)
@@ -134,33 +126,32 @@ def meta_lstm(
         parts = batches(support)
 
         def support_loss(theta: Array, stats: PyTree, batch: Examples) -> tuple[Array, PyTree]:
-            scores, moved = logits(unravel(theta), stats, known, batch.inputs, batch.mask, True)
-            return masked_nll(scores, batch), moved
+            return pupil.support_loss(unravel(theta), stats, known, batch)
 
-        def step(carry: Any, t: Array) -> tuple[Any, None]:
+        def step(carry: Any, t: Array) -> tuple[Any, Any]:
             state, stats = carry
             batch = jax.tree.map(lambda x: x[t % len(parts.mask)], parts)
             value_and_grad = jax.value_and_grad(support_loss, has_aux=True)
-            (loss, moved), grad = value_and_grad(constant(state.theta), stats, batch)
+            (loss, stats), grad = value_and_grad(constant(state.theta), stats, batch)
             if grad_scale == "mean_over_n":
                 grad = grad / jnp.maximum(counted(batch).sum(), 1)
             state = cell(params["cell"], state, constant(loss), constant(grad))
-            return (state, running(stats, moved, bn_new_weight, bn_unbiased)), None
+            return (state, stats), (state.forget, state.input) if trace else None
 
         carry = coordinate_lstm.start(params["cell"], start), variables["state"]
-        (state, stats), _ = lax.scan(step, carry, jnp.arange(steps))
-        return {"params": unravel(state.theta), "state": lax.stop_gradient(stats), "known": known}
+        (state, stats), gates = lax.scan(step, carry, jnp.arange(steps))
+        task = {"params": unravel(state.theta), "state": stats, "known": known}
+        if not trace:
+            return task
+        value = jax.nn.sigmoid if gate_feedback == "preact" else lambda x: x
+        opened = [jax.vmap(unravel)(value(gate)) for gate in gates]
+        return {**task, "gates": dict(zip(("forget", "input"), opened, strict=True))}
 
     def predict(variables: Variables, task: PyTree, inputs: Array) -> Array:
-        params, stats, known = task["params"], task["state"], task["known"]
-        return logits(params, stats, known, inputs, None, transductive)[0]
+        return pupil.answer(task, inputs)
 
     def loss(variables: Variables, episode: Episode, key: Array) -> tuple[Array, Aux]:
-        task = adapt(variables, episode.support)
-        params, stats, known = task["params"], task["state"], task["known"]
-        query = episode.query
-        scores, _ = logits(params, stats, known, query.inputs, query.mask, True)
-        return classification_loss(scores, query)
+        return pupil.query_loss(adapt(variables, episode.support), episode.query)
 
     return Learner(init, adapt, predict, loss)
 

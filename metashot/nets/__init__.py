@@ -1,7 +1,7 @@
 """Networks: layers, and backbones made of them. Nothing here knows what an episode is."""
 
 from .backbones import MLP, Conv4, ConvBlock, conv4, from_flax, init_dense, mlp
-from .layers import conv, dense, moments, norm_relu_pool, running
+from .layers import conv, dense, moments, norm_relu_pool, running, unit
 
 __all__ = [
     "MLP",
@@ -16,4 +16,5 @@ __all__ = [
     "moments",
     "norm_relu_pool",
     "running",
+    "unit",
 ]

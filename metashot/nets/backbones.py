@@ -72,11 +72,14 @@ class Conv4(nn.Module):
     blocks: int = 4
     eps: float = 1e-3
     scale_init: Callable[..., Array] = nn.initializers.ones
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
         for _ in range(self.blocks):
             x = ConvBlock(self.filters, self.eps, self.scale_init)(x, train, mask)
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x.reshape(len(x), -1)
 
 
@@ -103,7 +106,12 @@ class MLP(nn.Module):
 
 
 def conv4(
-    filters: int = 64, *, blocks: int = 4, eps: float = 1e-3, bn_scale_init: str = "ones"
+    filters: int = 64,
+    *,
+    blocks: int = 4,
+    eps: float = 1e-3,
+    bn_scale_init: str = "ones",
+    dropout: float = 0.0,
 ) -> Network:
     """`Conv4` as a `Network`: 64 filters for metric methods, 32 for learners with an inner loop.
 
@@ -111,11 +119,12 @@ def conv4(
         blocks: each halves the picture; 4 in the papers.
         eps: of the batch norm (1e-3 in the Meta-Learner LSTM's release, 1e-5 in others).
         bn_scale_init: "ones", or "uniform" for U(0, 1) as in old Torch.
+        dropout: share of each block's outputs that training leaves out.
     """
     inits = {"ones": nn.initializers.ones, "uniform": nn.initializers.uniform(1.0)}
     if bn_scale_init not in inits:
         raise ValueError(f"bn_scale_init is {bn_scale_init!r}; it is one of {', '.join(inits)}")
-    return from_flax(Conv4(filters, blocks, eps, inits[bn_scale_init]))
+    return from_flax(Conv4(filters, blocks, eps, inits[bn_scale_init], dropout))
 
 
 def mlp(*sizes: int) -> Network:
@@ -127,8 +136,8 @@ def from_flax(module: nn.Module) -> Network:
     """A `Network` of any linen module that maps [n, ...] to [n, d].
 
     `nn.BatchNorm` in other people's modules is replaced, while it runs, by the same normalisation
-    over the rows that the mask leaves; dropout is off. `train` and `mask` are passed to modules
-    that take them.
+    over the rows that the mask leaves; `nn.Dropout` is on only where `apply` trains and is given
+    a key. `train` and `mask` are passed to modules that take them.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -139,34 +148,41 @@ def from_flax(module: nn.Module) -> Network:
     """
     takes = inspect.signature(type(module).__call__).parameters
 
-    def call(collections: Any, x: Array, train: bool, mask: Array | None) -> Any:
-        mutable = ["stats"] if train else False
+    def call(collections: Any, x: Array, train: bool, mask: Array | None, key: Array | None) -> Any:
+        drops = train and key is not None
+        settings: Any = {"mutable": ["stats"] if train else False}
+        settings["rngs"] = {"dropout": key} if drops else None
         arguments = {k: v for k, v in {"train": train, "mask": mask}.items() if k in takes}
-        with nn.intercept_methods(_masked_batch_norm(train, mask)):
-            return module.apply(collections, x, mutable=mutable, **arguments)
+        with nn.intercept_methods(_as_contracted(train, mask, drops)):
+            return module.apply(collections, x, **settings, **arguments)
 
     def init(key: Array, x: Array) -> Variables:
-        with nn.intercept_methods(_masked_batch_norm(False, None)):
+        with nn.intercept_methods(_as_contracted(False, None, False)):
             made = module.init(key, x)
         return {"params": made.get("params", {}), "state": made.get("batch_stats", {})}
 
     def apply(
-        variables: Variables, x: Array, *, train: bool = False, mask: Array | None = None
+        variables: Variables,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        key: Array | None = None,
     ) -> tuple[Array, PyTree]:
         collections = {"params": variables["params"], "batch_stats": variables["state"]}
-        out = call(collections, x, train, mask)
+        out = call(collections, x, train, mask, key)
         return (out[0], out[1].get("stats", {})) if train else (out, {})
 
     return Network(init, apply)
 
 
-def _masked_batch_norm(train: bool, mask: Array | None) -> Callable[..., Any]:
+def _as_contracted(train: bool, mask: Array | None, drops: bool) -> Callable[..., Any]:
     """Makes `nn.BatchNorm` and `nn.Dropout` follow the contract of `Network.apply`."""
 
     def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if isinstance(module, nn.Dropout):
-            return args[0]
+            return call(*args, **kwargs) if drops else args[0]
         if not isinstance(module, nn.BatchNorm) or context.method_name != "__call__":
             return call(*args, **kwargs)
         x = args[0]

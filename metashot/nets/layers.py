@@ -160,6 +160,11 @@ def dense(params: PyTree, x: Array) -> Array:
     return x @ params["kernel"] + params["bias"]
 
 
+def unit(x: Array, eps: float = 1e-12) -> Array:
+    """x [..., d] at length one, x / sqrt(|x|^2 + eps); zero stays zero, with a finite gradient."""
+    return x * lax.rsqrt((x * x).sum(-1, keepdims=True) + eps)
+
+
 class Moments(NamedTuple):
     """Batch statistics of each channel, over rows that count and all pixels."""
 

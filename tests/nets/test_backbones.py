@@ -270,3 +270,30 @@ def test_a_module_without_train_or_mask_is_called_without_them() -> None:
     trained, stats = network.apply(variables, x, train=True, mask=jnp.ones(2, bool))
     assert stats == {}
     np.testing.assert_array_equal(plain, trained)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_is_on_where_training_has_a_key(rate: float) -> None:
+    """Survivors are divided by the share that survives, so that the mean stays."""
+    network = nets.conv4(8, blocks=1, dropout=rate)
+    x = random(1, 64, 8, 8, 1)
+    variables = network.init(jax.random.key(0), x)
+    apply = jax.jit(lambda key: network.apply(variables, x, train=True, key=key)[0])
+    plain, _ = network.apply(variables, x, train=True)
+    dropped = apply(jax.random.key(1))
+    kept = np.asarray(dropped) != 0
+    np.testing.assert_allclose(dropped[kept], plain[kept] / (1 - rate), rtol=1e-5, atol=1e-6)
+    alive = np.asarray(plain) > 0
+    assert kept[alive].mean() == pytest.approx(1 - rate, abs=5 * (rate / alive.sum()) ** 0.5)
+    assert np.any(apply(jax.random.key(2)) != dropped)
+    tested = network.apply(variables, x, key=jax.random.key(1))[0]
+    np.testing.assert_array_equal(tested, network.apply(variables, x)[0])
+
+
+def test_a_foreign_dropout_runs_with_a_key(theirs: Any) -> None:
+    variables, x = theirs
+    network = nets.from_flax(Theirs())
+    run = jax.jit(lambda key: network.apply(variables, x, train=True, key=key)[0])
+    one, other = run(jax.random.key(1)), run(jax.random.key(2))
+    assert np.any(one != other)
+    np.testing.assert_array_equal(one, run(jax.random.key(1)))

@@ -1,0 +1,16 @@
+"""ANIL on Omniglot, 5-way 1-shot.
+
+5-shot: `--train.shot 5 --test.shot 5`.
+"""
+
+from metashot.config import ANIL, Adam, Experiment, Omniglot
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        data=Omniglot(),
+        learner=ANIL(lr=0.1),
+        steps=4000,
+        optimizer=Adam(rate=1e-3, decay="cosine"),
+        validate_every=500,
+    )
