@@ -10,7 +10,7 @@ def get_config() -> Experiment:
     return Experiment(
         data=Omniglot(),
         learner=ANIL(lr=0.1),
-        steps=4000,
+        steps=3000,
         optimizer=Adam(rate=1e-3, decay="cosine"),
         validate_every=500,
     )

@@ -1,11 +1,31 @@
-"""Pictures of runs, by matplotlib (the extra "plots")."""
+"""Pictures of runs, of episodes and of gates, by matplotlib (the extra "plots").
+
+A picture is a function of numbers that returns a figure: a notebook shows it, `save` writes it.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .runs import read_history
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Array, Episode, Examples, PyTree
+from .data import Prepare
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RIGHT, WRONG = "#2a9d4e", "#d1232a"
+# Of the first classes of an episode; green and red are for the answers.
+CLASSES = ("#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
+DPI = 150
+TILE, PITCH, ROW = 0.9, 1.0, 1.32  # an episode's pictures: side, and from one to the next
 
 
 def available() -> bool:
@@ -13,43 +33,174 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def curves(run: str | Path) -> Path:
-    """Draw loss and accuracy over the episodes seen into `run/plots/curves.png`.
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, making its folder; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def curves(history: list[dict[str, float]]) -> Figure:
+    """Loss and accuracy over the episodes seen.
+
+    Args:
+        history: rows of metrics.jsonl (`Trained.history`).
 
     Raises:
-        ValueError: a run without metrics.
+        ValueError: no row of training.
     """
-    from matplotlib.figure import Figure
-
-    history = read_history(run)
     training = [row for row in history if "loss" in row]
     validation = [row for row in history if "val_accuracy" in row]
     if not training:
-        raise ValueError(f"{run} has no metrics to draw (metrics.jsonl)")
+        raise ValueError("the history has no row of training yet; there is nothing to draw")
     seen = {row["step"]: row["episodes"] for row in training}
     episodes = list(seen.values())
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = _figure(9, 3.4)
     left, right = figure.subplots(1, 2)
     left.plot(episodes, [row["loss"] for row in training], lw=0.8, color="tab:blue")
     left.set(xlabel="training episodes", ylabel="query loss", ylim=(0, None))
     right.plot(
         episodes, [row["accuracy"] for row in training], lw=0.8, color="tab:blue", label="training"
     )
-    right.errorbar(
-        [seen[row["step"]] for row in validation],
-        [row["val_accuracy"] for row in validation],
-        yerr=[row["val_interval"] for row in validation],
-        marker="o",
-        capsize=3,
-        color="tab:orange",
-        label="validation classes",
-    )
+    if validation:
+        right.errorbar(
+            [seen[row["step"]] for row in validation],
+            [row["val_accuracy"] for row in validation],
+            yerr=[row["val_interval"] for row in validation],
+            marker="o",
+            capsize=3,
+            color="tab:orange",
+            label="validation classes",
+        )
     right.set(xlabel="training episodes", ylabel="accuracy", ylim=(0, 1))
     right.legend(loc="lower right", frameon=False)
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-    path = Path(run) / "plots" / "curves.png"
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+        _plain(axes)
+    return figure
+
+
+def gates(values: PyTree) -> Figure:
+    """The gates of the Meta-Learner LSTM over its steps, after figure 3 of the paper.
+
+    A column a layer of the pupil, a row a gate; a line is the mean over a layer's coordinates in
+    one episode, the band holds 10 to 90 % of the coordinates of all episodes.
+
+    Args:
+        values: {"forget": tree, "input": tree} in the shape of the pupil's parameters, each leaf
+            [episodes, T, ...]: what `meta_lstm(trace=True)` leaves in `task["gates"]`, stacked.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    rows = {gate: _by_layer(values[gate]) for gate in ("forget", "input")}
+    layers = list(rows["forget"])
+    figure = _figure(1.2 + 1.9 * len(layers), 4.4)
+    grid = figure.subplots(2, len(layers), sharex=True, sharey="row", squeeze=False)
+    for axes_row, (gate, by_layer), color in zip(
+        grid, rows.items(), ("tab:blue", "tab:orange"), strict=True
+    ):
+        for axes, (layer, value) in zip(axes_row, by_layer.items(), strict=True):
+            steps = np.arange(1, value.shape[1] + 1)
+            low, high = np.quantile(value, (0.1, 0.9), axis=(0, 2))
+            axes.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
+            axes.plot(steps, value.mean(-1).T, color=color, lw=0.9, marker=".", ms=4, alpha=0.8)
+            axes.set_xticks(steps[:: -(-len(steps) // 6)])
+            axes.ticklabel_format(axis="y", useOffset=False)
+            _plain(axes)
+            if gate == "forget":
+                axes.set_title(layer, fontsize=10)
+            else:
+                axes.set_xlabel("step")
+        axes_row[0].set_ylabel(f"{gate} gate")
+    line = Line2D([], [], color="grey", marker=".", label="mean over coordinates, one episode")
+    band = Patch(color="grey", alpha=0.3, lw=0, label="10 to 90 % of the coordinates")
+    figure.legend(handles=[line, band], loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) -> Figure:
+    """One episode with its answers: a row a class, its support left, its queries right of the gap.
+
+    A query is framed green where the answer is right, red where it is wrong, with the class that
+    was answered above it. Padding is left out, and so are queries whose target is -1.
+
+    Args:
+        example: with images [n, H, W, C] and classes [n] as targets.
+        logits: [queries, way].
+        prepare: of the data set; undone, so that pictures look as they were stored.
+
+    Raises:
+        ValueError: targets that are not classes, or logits of another shape.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    support, query = example.support, example.query
+    scores = np.asarray(logits)
+    if scores.ndim != 2 or np.shape(query.targets) != scores.shape[:1]:
+        raise ValueError(
+            f"logits {list(scores.shape)} do not fit targets {list(np.shape(query.targets))}; "
+            "an episode is drawn with logits [queries, way] and targets [queries]"
+        )
+    way, answers = scores.shape[1], scores.argmax(-1)
+    colors = CLASSES if way <= len(CLASSES) else colormaps["plasma"](np.linspace(0, 0.9, way))
+    shown = [[_rows(part, c) for c in range(way)] for part in (support, query)]
+    start = PITCH * max(map(len, shown[0])) + 0.5  # of the queries
+    width = start + PITCH * max(map(len, shown[1]))
+    figure = _figure(0.56 * (width + 0.6), 0.56 * ROW * way + 0.4)
+    axes = figure.subplots()
+
+    def tile(x: float, y: float, inputs: Array, color: Any, line: float) -> None:
+        pixels = np.clip((np.asarray(inputs) - prepare.offset) / prepare.scale / 255, 0, 1)
+        picture = pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
+        axes.imshow(picture, extent=(x, x + TILE, y + TILE, y), cmap="gray", vmin=0, vmax=1)
+        axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, ec=color, lw=line))
+
+    right = counted = 0
+    for c in range(way):
+        y = ROW * c
+        axes.text(-0.3, y + TILE / 2, str(c + 1), color=colors[c], weight="bold", va="center")
+        for i, row in enumerate(shown[0][c]):
+            tile(PITCH * i, y, support.inputs[row], colors[c], 1.8)
+        for i, row in enumerate(shown[1][c]):
+            x, answer, counted = start + PITCH * i, answers[row], counted + 1
+            right += int(answer == c)
+            tile(x, y, query.inputs[row], RIGHT if answer == c else WRONG, 1.2)
+            if answer != c:
+                said = {"color": colors[answer], "weight": "bold", "size": 8}
+                axes.text(x + TILE / 2, y - 0.06, str(answer + 1), ha="center", **said)
+    axes.set(xlim=(-0.5, width), ylim=(ROW * way - 0.35, -0.35), aspect="equal")
+    axes.axis("off")
+    share = f", {100 * right / counted:.1f} %" if counted else ""
+    axes.set_title(f"{right} of {counted} queries right{share}", fontsize=11)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of so many inches; pyplot, which keeps what it makes, is not needed."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+
+
+def _by_layer(tree: PyTree) -> dict[str, NDArray[Any]]:
+    """The coordinates of each layer of the pupil, [episodes, T, coordinates], by its title."""
+    layers = {**tree["network"], "head": tree["head"]}
+    flat = lambda x: np.reshape(x, (*np.shape(x)[:2], -1))
+    return {
+        re.sub(r"^ConvBlock_(\d+)$", lambda m: f"convolution block {int(m[1]) + 1}", name): (
+            np.concatenate([flat(x) for x in jax.tree.leaves(layer)], -1)
+        )
+        for name, layer in layers.items()
+    }
+
+
+def _rows(examples: Examples, c: int) -> NDArray[np.integer]:
+    """The rows of a class that are no padding."""
+    return np.flatnonzero(np.asarray(examples.mask) & (np.asarray(examples.targets) == c))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ class Run:
         self.checkpoints = None
         self._best: tuple[float, int, Variables] | None = None
         self._log = None
+        self._events = None
         self._clock = time.perf_counter()
         if workdir is None:
             if resume:
@@ -48,6 +50,10 @@ class Run:
         path = workdir / "metrics.jsonl"
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.history))
         self._log = path.open("a", buffering=1)
+        self._events = _events(workdir / "tensorboard")
+        self._began = time.time() - time.perf_counter() + self._clock
+        for row in self.history:
+            self._tell(row)
 
     def _items(self) -> dict[str, PyTree]:
         """What a checkpoint holds; who only uses a learner reads its variables alone."""
@@ -66,6 +72,17 @@ class Run:
         self.history.append(row)
         if self._log:
             self._log.write(json.dumps(row) + "\n")
+        self._tell(row)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        """Add a row to TensorBoard's events: val_accuracy becomes validation/accuracy."""
+        if self._events is None:
+            return
+        step, wall_time = int(row["step"]), self._began + row.get("seconds", 0.0)
+        for name in row.keys() - {"step", "seconds"}:
+            part = "validation" if name.startswith("val_") else "training"
+            tag = f"{part}/{name.removeprefix('val_')}"
+            self._events.add_scalar(tag, row[name], step, wall_time)
 
     def save(self, score: float) -> None:
         """Keep the state; it becomes the best one if no score was higher."""
@@ -92,6 +109,20 @@ class Run:
             self.checkpoints.close()
         if self._log:
             self._log.close()
+        if self._events:
+            self._events.close()
+
+
+def _events(folder: Path) -> Any:
+    """A writer of TensorBoard's events into an emptied folder; None without tensorboardX."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        return None
+    from tensorboardX import SummaryWriter
+
+    for old in folder.glob("events.*"):
+        old.unlink()
+    # A TensorBoard that has read the old events forgets them.
+    return SummaryWriter(str(folder), purge_step=0, flush_secs=10)
 
 
 def write_atomically(path: Path, text: str) -> None:

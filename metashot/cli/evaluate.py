@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .main import CallError, parse
+from .run import checkpoint_of, dataset_of
 
 EXAMPLE = "metashot evaluate runs/glyphs_meta_lstm --way 5 --shot 1,5"
 
@@ -51,15 +52,8 @@ def main(arguments: list[str]) -> int:
     from .. import experiment  # from here on, jax
 
     config = experiment.read_config(run)
-    data = config.data
-    if options.source and not hasattr(data, "source"):
-        raise CallError(f"--source: the data of {run} come from no folder")
-    if options.source:
-        data = dataclasses.replace(data, source=options.source)
-    dataset = getattr(data.load(), options.split)
-    if dataset is None:
-        raise CallError(f"the data of {run} have no {options.split} split")
-    checkpoint = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
+    dataset = dataset_of(run, config, options.split, options.source)
+    checkpoint = checkpoint_of(options.checkpoint)
     query = config.test.query if options.query is None else options.query
     count = config.test_episodes if options.episodes is None else options.episodes
     sizes = [

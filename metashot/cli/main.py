@@ -13,7 +13,9 @@ from typing import Any
 COMMANDS = {
     "train": "meta-train a learner from a config",
     "evaluate": "measure a trained learner on episodes of new classes",
-    "data": "prepare a data set",
+    "plot": "draw a run, and an episode with its answers",
+    "sweep": "train and test one run a seed",
+    "data": "prepare a data set, or look at it",
     "configs": "list the installed configs",
 }
 
@@ -108,7 +110,7 @@ def _complaint(box: str) -> str:
 
 
 def _unknown(argument: str, help: str) -> str:
-    options = sorted(set(re.findall(r"--[\w.-]+", help)))
+    options = sorted(set(re.findall(r"--\w[\w.-]*", help)))
     close = difflib.get_close_matches(argument, options, n=1, cutoff=0.5)
     meant = f"did you mean {close[0]}? " if close else ""
     return f"there is no option {argument}: {meant}there are {', '.join(options)}"

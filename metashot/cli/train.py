@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .. import config as configs
 from ..config import Experiment
-from .main import CallError, parse
+from .run import config_call
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -32,25 +31,8 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            print(f"example:\n  {EXAMPLE}\n\nusage: metashot train CONFIG [OPTIONS]\n")
-            print("metashot configs lists the configs, metashot train CONFIG --help the options.")
-            return 0
-        raise CallError(f"which config? one of {', '.join(configs.installed())}, or a file")
-    name, *rest = arguments
-    default = configs.read(name)
-
-    def options_over(default: Experiment) -> Options:
-        settings = {"command": f"train {name}", "example": EXAMPLE}
-        return parse(Options, rest, default=Options(default), **settings)
-
-    options = options_over(default)
-    folder = options.workdir or Path("runs") / Path(name).stem
-    if options.resume and (folder / "config.py").exists():
-        options = options_over(configs.read(folder / "config.py"))  # as it began
-    config = options.config
-    configs.check(config)
+    name, options, folder = config_call("train", Options, arguments, example=EXAMPLE)
+    config: Experiment = options.config
 
     from .. import experiment, plots  # from here on, jax
 
@@ -65,7 +47,8 @@ def main(arguments: list[str]) -> int:
     print(f"testing on {config.test_episodes} episodes of new classes", file=sys.stderr)
     reached, nearest = experiment.compare(config, parts, trained.variables)
     if plots.available():
-        print(f"curves: {plots.curves(folder)}", file=sys.stderr)
+        path = plots.save(plots.curves(trained.history), folder / "plots" / "curves.png")
+        print(f"curves: {path}", file=sys.stderr)
     else:
         print("no plot: pip install 'metashot[plots]' draws the curves", file=sys.stderr)
     way, shot = config.test.way, config.test.shot
