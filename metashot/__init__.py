@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import config, data, devices, losses, metrics, nets, optim
+    from . import config, data, devices, losses, metrics, nets, optim, plots
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
     from .evaluation import Evaluation, evaluate
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .selection import choose
     from .training import train
 
-_MODULES = ("config", "data", "devices", "losses", "metrics", "nets", "optim")
+_MODULES = ("config", "data", "devices", "losses", "metrics", "nets", "optim", "plots")
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
     "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
@@ -75,6 +75,7 @@ __all__ = [
     "nearest_neighbor",
     "nets",
     "optim",
+    "plots",
     "prototypical",
     "run",
     "sample_episode",

@@ -188,13 +188,16 @@ def _as_chosen(config: Experiment, folder: Path) -> Experiment:
 def compare(
     config: Experiment, parts: Parts, variables: Variables
 ) -> tuple[Evaluation, Evaluation]:
-    """The final figure of a run, and the nearest neighbour's on the pixels of the same episodes."""
+    """The final figure of a run, and the nearest neighbour's on the pixels of the same episodes.
+
+    The episodes are those of `metashot evaluate`, whatever the seed of the run.
+    """
     test = episodes(parts.splits.test, **vars(config.test))
     pixels = nearest_neighbor(way=config.test.way)
     untrained: Variables = {"params": {}, "state": {}}
     return (
-        evaluate(parts.learner, variables, test, count=config.test_episodes, seed=config.seed),
-        evaluate(pixels, untrained, test, count=config.test_episodes, seed=config.seed),
+        evaluate(parts.learner, variables, test, count=config.test_episodes),
+        evaluate(pixels, untrained, test, count=config.test_episodes),
     )
 
 

@@ -1,0 +1,71 @@
+"""What the commands that start a run share, and those about a finished one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import config as configs
+from ..config import Experiment
+from .main import CallError, parse
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+
+
+def config_call(
+    command: str, kind: Any, arguments: list[str], *, example: str, suffix: str = ""
+) -> tuple[str, Any, Path]:
+    """Parse `CONFIG [OPTIONS]`; gives the config's name, the options, and the folder to write.
+
+    Args:
+        command: its name.
+        kind: dataclass of the options, with config, workdir and resume among them.
+        arguments: without the command.
+        example: of a call.
+        suffix: of the default folder, runs/CONFIG.
+
+    Raises:
+        CallError: no config, or a mistake in an option.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        if {"-h", "--help"} & set(arguments):
+            print(f"example:\n  {example}\n\nusage: metashot {command} CONFIG [OPTIONS]\n")
+            print(f"metashot configs lists them, metashot {command} CONFIG --help the options.")
+            raise SystemExit(0)
+        raise CallError(f"which config? one of {', '.join(configs.installed())}, or a file")
+    name, *rest = arguments
+
+    def options_over(default: Experiment) -> Any:
+        settings = {"command": f"{command} {name}", "example": example}
+        return parse(kind, rest, default=kind(default), **settings)
+
+    options = options_over(configs.read(name))
+    folder: Path = options.workdir or Path("runs") / f"{Path(name).stem}{suffix}"
+    if options.resume and (folder / "config.py").exists():
+        options = options_over(configs.read(folder / "config.py"))  # as it began
+    configs.check(options.config)
+    return name, options, folder
+
+
+def dataset_of(run: Path, config: Experiment, split: str, source: str | None) -> Dataset:
+    """A split of the data of a run, from the folder `source` where they have moved.
+
+    Raises:
+        CallError: data that come from no folder, or have no such split.
+    """
+    data = config.data
+    if source and not hasattr(data, "source"):
+        raise CallError(f"--source: the data of {run} come from no folder")
+    if source:
+        data = dataclasses.replace(data, source=source)
+    dataset = getattr(data.load(), split)
+    if dataset is None:
+        raise CallError(f"the data of {run} have no {split} split")
+    return dataset
+
+
+def checkpoint_of(text: str) -> str | int:
+    """What `--checkpoint` names: "best", "last", or a step."""
+    return int(text) if text.isdigit() else text
