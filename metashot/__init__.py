@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
     from .evaluation import Evaluation, evaluate
-    from .experiment import load, run
+    from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
     from .learners.maml import anil, maml
     from .learners.matching import matching
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
+    from .loading import load
     from .selection import choose
     from .training import train
 
@@ -34,12 +35,13 @@ _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
     "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
     "evaluation": ("Evaluation", "evaluate"),
-    "experiment": ("load", "run"),
+    "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
+    "loading": ("load",),
     "selection": ("choose",),
     "training": ("train",),
 }

@@ -6,36 +6,21 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from . import config as configs
-from .base import Episode, Examples, Learner, Variables
-from .checkpoints import Checkpoints
+from .base import Learner, Variables
 from .config import Batch, ConfigError, Experiment, FineTune, Sizes
 from .data import Dataset, Episodes, Splits, batches, episodes
 from .data.episodes import impossible_sizes
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
+from .loading import CHOICE, as_chosen, read_config, shapes_of, trained_way
 from .runs import write_atomically
 from .selection import choose
 from .training import Trained, chunk_size, train
-
-CHOICE = "choice.json"  # what a run chose on validation episodes, and all it tried
-
-
-class Loaded(NamedTuple):
-    """A trained learner, ready for use: `learner, variables = load(folder)[:2]`."""
-
-    learner: Learner
-    variables: Variables
-    step: int
-    config: Experiment | None
 
 
 class Parts(NamedTuple):
@@ -92,12 +77,6 @@ def check_sizes(prefix: str, sizes: Sizes, dataset: Dataset) -> None:
         raise ConfigError(prefix + problem)
 
 
-def trained_way(config: Experiment) -> int:
-    """The length of the class axis that training needs."""
-    train = config.train
-    return config.test.way if isinstance(train, Batch) else max(train.way, config.test.way)
-
-
 def _check_training(config: Experiment, dataset: Dataset) -> None:
     """Refuse training that does not fit the learner: plain batches are for classifiers."""
     classes = getattr(config.learner, "classes", None)
@@ -151,7 +130,7 @@ def run(
     )
     if isinstance(config.learner, FineTune) and config.learner.rates and parts.validation:
         _choose_rate(config, config.learner, parts.validation, trained.variables, folder)
-        learner = _as_chosen(config, folder).learner.build(trained_way(config))
+        learner = as_chosen(config, folder).learner.build(trained_way(config))
         parts = parts._replace(learner=learner)
     return trained, parts
 
@@ -175,14 +154,6 @@ def _choose_rate(
         seed=config.seed,
     )
     write_atomically(folder / CHOICE, json.dumps(choice._asdict(), indent=1) + "\n")
-
-
-def _as_chosen(config: Experiment, folder: Path) -> Experiment:
-    """The configuration with what its run chose at the end."""
-    if not (folder / CHOICE).exists():
-        return config
-    chosen = json.loads((folder / CHOICE).read_text())["setting"]
-    return dataclasses.replace(config, learner=dataclasses.replace(config.learner, **chosen))
 
 
 def compare(
@@ -223,94 +194,6 @@ def _refuse_changes(before: Experiment, now: Experiment) -> None:
                 f"{name} is {getattr(now, name)}, but the run to resume has "
                 f"{getattr(before, name)}; leave it as it was, or start another run"
             )
-
-
-def shapes_of(learner: Learner, input_shape: tuple[int, ...]) -> Variables:
-    """The shapes and dtypes of a learner's variables for inputs of this shape."""
-    rows: Any = jax.ShapeDtypeStruct
-    examples = Examples(
-        rows((1, *input_shape), jnp.float32), rows((1,), jnp.int32), rows((1,), jnp.bool_)
-    )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(learner.init, key, Episode(examples, examples))
-
-
-def load(
-    folder: str | Path,
-    *,
-    checkpoint: str | int = "best",
-    way: int | None = None,
-    learner: Learner | None = None,
-) -> Loaded:
-    """A trained learner from the folder of its run.
-
-    Args:
-        folder: what `metashot train` or `metashot.train(workdir=...)` wrote.
-        checkpoint: "best" by validation, "last", or a step.
-        way: build the learner for another length of the class axis.
-        learner: what was trained, where the run has no config.py.
-
-    Raises:
-        ValueError: no run, no such checkpoint, or parameters that depend on the way.
-    """
-    folder = Path(folder)
-    if not (folder / "run.json").exists():
-        raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
-    has_config = (folder / "config.py").exists()
-    config = _as_chosen(read_config(folder), folder) if has_config else None
-    input_shape = tuple(json.loads((folder / "run.json").read_text())["input_shape"])
-    if learner is not None:
-        made = learner
-    elif config is not None:
-        made = at_way(config, way, input_shape, folder)
-    else:
-        raise ConfigError(f"{folder} has no config.py; say which learner was trained, learner=")
-    if checkpoint not in ("best", "last") and not isinstance(checkpoint, int):
-        raise ConfigError(f"checkpoint is {checkpoint!r}; it is best, last or a step")
-    if not (folder / "checkpoints").is_dir():
-        raise ConfigError(f"{folder} has no checkpoint yet")
-    like = jax.tree.map(_on_first_device, shapes_of(made, input_shape))
-    with closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        named = {"best": checkpoints.best(), "last": checkpoints.last()}
-        step = named[checkpoint] if isinstance(checkpoint, str) else checkpoint
-        if step is None or step not in checkpoints.steps():
-            raise ConfigError(
-                f"{folder} has no checkpoint {checkpoint}; there are best, last and the steps "
-                f"{', '.join(map(str, checkpoints.steps()))}"
-            )
-        variables = checkpoints.restore(step, {"variables": like})["variables"]
-    return Loaded(made, variables, int(step), config)
-
-
-def at_way(
-    config: Experiment, way: int | None, input_shape: tuple[int, ...], folder: Path
-) -> Learner:
-    """The learner that was trained, for another length of the class axis if that can be."""
-    trained = trained_way(config)
-    made = config.learner.build(way or trained)
-    if shapes_of(made, input_shape) != shapes_of(config.learner.build(trained), input_shape):
-        raise ConfigError(
-            f"{folder} was trained for {trained}-way and its parameters depend on that; "
-            f"train another for way {way}"
-        )
-    return made
-
-
-def read_config(folder: str | Path) -> Experiment:
-    """The configuration that a run was made with.
-
-    Raises:
-        ConfigError: a folder without a run.
-    """
-    path = Path(folder) / "config.py"
-    if not path.exists():
-        raise ConfigError(f"{folder} holds no run of metashot (no config.py)")
-    return configs.read(path)
-
-
-def _on_first_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
 
 class Member(NamedTuple):

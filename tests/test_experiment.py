@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import metashot
-from metashot import config, experiment
+from metashot import config, experiment, loading
 from metashot.config import (
     Batch,
     ConfigError,
@@ -17,7 +17,6 @@ from metashot.config import (
     Experiment,
     FineTune,
     Glyphs,
-    MetaLSTM,
     NearestEmbedding,
     Prototypical,
     Sizes,
@@ -33,15 +32,6 @@ TINY = Experiment(
     train=Sizes(way=3, shot=1, query=2),
     test=Sizes(way=3, shot=1, query=2),
 )
-
-
-def test_parameters_that_depend_on_the_way_are_not_rebuilt_for_another():
-    metric = experiment.at_way(TINY, 20, (16, 16, 1), Path("run"))
-    assert isinstance(metric, metashot.Learner)
-    lstm = dataclasses.replace(TINY, learner=MetaLSTM(network=Conv4(filters=4, blocks=2)))
-    assert isinstance(experiment.at_way(lstm, 3, (16, 16, 1), Path("run")), metashot.Learner)
-    with pytest.raises(ConfigError, match="run was trained for 3-way and its parameters depend"):
-        experiment.at_way(lstm, 20, (16, 16, 1), Path("run"))
 
 
 def test_a_learner_that_cannot_see_the_pictures_is_refused():
@@ -62,19 +52,6 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path):
     other = dataclasses.replace(TINY, seed=1, steps=20)
     with pytest.raises(ConfigError, match="seed is 1, but the run to resume has 0"):
         experiment.run(other, tmp_path, resume=True)
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="holds no run"):
-        metashot.load(tmp_path)
-    write_atomically(tmp_path / "run.json", '{"input_shape": [16, 16, 1]}')
-    with pytest.raises(ConfigError, match="learner="):
-        metashot.load(tmp_path)
-    learner = metashot.prototypical(way=3)
-    with pytest.raises(ConfigError, match="no checkpoint yet"):
-        metashot.load(tmp_path, learner=learner)
-    with pytest.raises(ConfigError, match="checkpoint is 'worst'"):
-        metashot.load(tmp_path, learner=learner, checkpoint="worst")
 
 
 EMBEDDING = NearestEmbedding(network=Conv4(filters=4, blocks=2), classes=6)
@@ -116,4 +93,4 @@ def test_fine_tuning_is_loaded_as_validation_chose_it(tmp_path: Path):
         for learner in (parts.learner, loaded.learner)
     ]
     assert both[0] == both[1]
-    assert experiment.read_config(tmp_path) == tiny  # so that it can be resumed
+    assert loading.read_config(tmp_path) == tiny  # so that it can be resumed

@@ -49,9 +49,9 @@ def main(arguments: list[str]) -> int:
     ways, shots = _numbers("way", options.way), _numbers("shot", options.shot)
     run: Path = options.run
 
-    from .. import experiment  # from here on, jax
+    from .. import experiment, loading  # from here on, jax
 
-    config = experiment.read_config(run)
+    config = loading.read_config(run)
     dataset = dataset_of(run, config, options.split, options.source)
     checkpoint = checkpoint_of(options.checkpoint)
     query = config.test.query if options.query is None else options.query
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     ]
     for size in sizes:  # every mistake before any work
         experiment.check_sizes("", size, dataset)
-    loaded = {w: experiment.load(run, checkpoint=checkpoint, way=w) for w in {s.way for s in sizes}}
+    loaded = {w: loading.load(run, checkpoint=checkpoint, way=w) for w in {s.way for s in sizes}}
     rows = []
     for size in sizes:
         learner, variables, step, _ = loaded[size.way]

@@ -66,16 +66,16 @@ def _draw_episodes(options: Options, folder: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    from .. import experiment, plots
+    from .. import loading, plots
     from ..data import episode_key, episodes
     from ..evaluation import TEST
 
     run = options.run
-    config = experiment.read_config(run)
+    config = loading.read_config(run)
     dataset = dataset_of(run, config, options.split, options.source)
     source = episodes(dataset, **vars(config.test))
     tracing = _telling_gates(config)
-    learner, variables, *_ = experiment.load(
+    learner, variables, *_ = loading.load(
         run, checkpoint=checkpoint_of(options.checkpoint), learner=tracing
     )
 
@@ -102,8 +102,8 @@ def _telling_gates(config: Experiment) -> Learner | None:
     if not isinstance(config.learner, MetaLSTM):
         return None
 
-    from ..experiment import trained_way
     from ..learners.meta_lstm import meta_lstm
+    from ..loading import trained_way
 
     network, way = config.learner.network.build(), trained_way(config)
     return meta_lstm(**dict(vars(config.learner), network=network, way=way, trace=True))

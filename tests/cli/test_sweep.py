@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metashot import experiment
+from metashot import experiment, loading
 from metashot.cli import train
 from metashot.cli.main import main
 from metashot.cli.run import config_call
@@ -65,8 +65,8 @@ def sweep(*arguments: Any, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
 
 def test_each_seed_is_a_run_of_its_own(swept: Path):
     assert {path.name for path in swept.iterdir()} == {"config.py", "seed4", "seed5"}
-    assert experiment.read_config(swept / "seed5").seed == 5
-    first, second = (experiment.load(swept / name).variables for name in ("seed4", "seed5"))
+    assert loading.read_config(swept / "seed5").seed == 5
+    first, second = (loading.load(swept / name).variables for name in ("seed4", "seed5"))
     kernels = [v["params"]["ConvBlock_0"]["kernel"] for v in (first, second)]
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1
 
