@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -84,6 +85,9 @@ def train(
         raise ValueError(
             f"validate_every is {validate_every}; it must be a multiple of log_every, {log_every}"
         )
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    if kept and progress:
+        print(f"compiled programs are kept in {kept}", file=sys.stderr)
     mesh = episode_mesh(meta_batch)
     chunk = chunk_size(meta_batch, chunk, mesh)
     arrays = replicate(episodes.arrays, mesh)

@@ -6,9 +6,14 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import re
 import sys
 from typing import Any
+
+from ..places import cache_folder
+
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 COMMANDS = {
     "train": "meta-train a learner from a config",
@@ -27,7 +32,9 @@ usage: metashot COMMAND [--help]
 commands:
 {commands}
 
---debug after a command shows the traceback of an error.
+--debug after a command shows the traceback of an error. Compiled programs are kept in
+{compiled} (JAX_COMPILATION_CACHE_DIR names another folder), so that the
+second start of the same work need not compile; --no-compilation-cache keeps none.
 Exit codes: 0 done, 1 a failure in the work, 2 a mistake in the call, 130 interrupted."""
 
 
@@ -38,11 +45,17 @@ class CallError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    switches = {"--debug", "--no-compilation-cache"} & set(arguments)
+    arguments = [a for a in arguments if a not in switches]
+    compiled = os.environ.get(COMPILED) or str(cache_folder() / "compiled")
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items())))
+        commands = "\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items())
+        print(HELP.format(commands=commands, compiled=compiled))
         return 0
+    if "--no-compilation-cache" in switches:
+        os.environ.pop(COMPILED, None)
+    elif "jax" not in sys.modules:  # which reads its environment once
+        os.environ[COMPILED] = compiled
     name = arguments[0]
     try:
         if name not in COMMANDS:
@@ -52,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug:
+        if "--debug" in switches:
             raise
         print(f"metashot: {_one_line(error)}", file=sys.stderr)
         # ValueError is what the library says of wrong arguments; the rest went wrong in the work.

@@ -11,25 +11,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
+from ..places import cache_folder as folder
 from .dataset import Dataset, Prepare, from_arrays
 
 FORMAT = 1  # of the entries; an entry of another format is built anew
-
-
-def folder() -> Path:
-    """Where the entries lie: the environment's METASHOT_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("METASHOT_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("metashot")
 
 
 def cached(name: str, digest: str, build: Callable[[], Dataset]) -> Dataset:
