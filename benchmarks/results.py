@@ -67,6 +67,15 @@ def _curves(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def statistics(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of validation accuracy by the statistics that answer the queries."""
+    lines = ["| statistics | validation accuracy, % |", "|---|---|"]
+    for row in found:
+        figure = f"{100 * row['value']:.2f} ± {100 * row['interval']:.2f}"
+        lines.append(f"| `{row['name']}` | {figure} |")
+    return lines
+
+
 def memory(found: list[dict[str, Any]]) -> list[str]:
     """A Markdown table of the memory of one dispatch."""
     lines = [
@@ -82,6 +91,7 @@ def memory(found: list[dict[str, Any]]) -> list[str]:
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
+    "batch_norm": statistics,
     "memory": memory,
 }
 
