@@ -21,6 +21,7 @@ class Row(NamedTuple):
     paper: float | None = None  # accuracy
     train_shot: int | None = None  # None trains as the config says, at one model for all shots
     run_of: str | None = None  # another config with the same training
+    learner: dict[str, Any] | None = None  # fields of the learner that differ from the config's
 
 
 def run_table(name: str, rows: dict[str, Row], data: Any, names: list[str]) -> None:
@@ -69,13 +70,17 @@ def _trained(row: Row, data: Any, splits: metashot.Splits) -> tuple[Any, Any, di
     assert name is not None
     settings = dataclasses.replace(config.read(name), data=data)
     folder = RUNS / name
+    if row.learner is not None:
+        learner = dataclasses.replace(settings.learner, **row.learner)
+        settings = dataclasses.replace(settings, learner=learner)
+        folder = folder.with_name(f"{name}_{'_'.join(row.learner)}")
     if row.train_shot is not None:
         sizes = {
             part: dataclasses.replace(getattr(settings, part), shot=row.train_shot)
             for part in ("train", "test")
         }
         settings = dataclasses.replace(settings, **sizes)
-        folder = folder.with_name(f"{name}_{row.train_shot}shot")
+        folder = folder.with_name(f"{folder.name}_{row.train_shot}shot")
     if not _finished(folder, settings.steps):
         experiment.run(settings, folder, resume=(folder / "config.py").exists())
     learner, variables, step, _ = metashot.load(folder, way=5)

@@ -26,6 +26,8 @@ ROWS = {
     "anil_5w5s": Row("omniglot_anil", 5, train_shot=5),
     "matching_5w1s": Row("omniglot_matching", 1, 0.981, train_shot=1),
     "matching_5w5s": Row("omniglot_matching", 5, 0.989, train_shot=5),
+    "matching_scale10_5w1s": Row("omniglot_matching", 1, train_shot=1, learner={"scale": 10.0}),
+    "matching_scale10_5w5s": Row("omniglot_matching", 5, train_shot=5, learner={"scale": 10.0}),
     "nearest_embedding_5w1s": Row("omniglot_nearest_embedding", 1),
     "nearest_embedding_5w5s": Row("omniglot_nearest_embedding", 5),
     "fine_tune_5w1s": Row("omniglot_fine_tune", 1, run_of="omniglot_nearest_embedding"),
