@@ -88,4 +88,4 @@ class Experiment:
     log_every: int = 10
     """steps in one dispatch, between looks at the loss"""
     seed: int = 0
-    """of the first variables and of all episodes"""
+    """of the first variables, and of training and validation episodes"""
