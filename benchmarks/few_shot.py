@@ -84,14 +84,14 @@ def _trained(row: Row, data: Any, splits: metashot.Splits) -> tuple[Any, Any, di
     if not _finished(folder, settings.steps):
         experiment.run(settings, folder, resume=(folder / "config.py").exists())
     learner, variables, step, _ = metashot.load(folder, way=5)
-    last = runs.read_history(folder)[-1]
+    history = runs.read_history(folder)
     told = {
         "episodes": step * settings.meta_batch,
-        "seconds": last["seconds"],
+        "seconds": history[-1]["seconds"],
         "seed": settings.seed,
         "curve": [
             [point["step"] * settings.meta_batch, point["val_accuracy"]]
-            for point in runs.read_history(folder)
+            for point in history
             if "val_accuracy" in point
         ],
     }

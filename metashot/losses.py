@@ -13,10 +13,14 @@ def counted(examples: Examples) -> Array:
     return examples.mask & (examples.targets >= 0)
 
 
+def members(support: Examples, way: int) -> Array:
+    """[n, way] bool: which class each support example is of; none, if it does not count."""
+    return jax.nn.one_hot(support.targets, way, dtype=bool) & counted(support)[:, None]
+
+
 def known_classes(support: Examples, way: int) -> Array:
     """[way] bool: the classes with at least one support example that counts."""
-    member = jax.nn.one_hot(support.targets, way, dtype=bool) & counted(support)[:, None]
-    return member.any(0)
+    return members(support, way).any(0)
 
 
 def masked_mean(values: Array, mask: Array) -> Array:

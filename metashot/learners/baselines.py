@@ -10,8 +10,8 @@ import optax
 from jax import lax
 
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables, merged
-from ..losses import classification_loss, counted, known_classes
-from ..nets import conv4, dense, init_dense, running, unit
+from ..losses import classification_loss, known_classes, members
+from ..nets import conv4, dense, init_dense, init_with_head, running, unit
 
 
 def classifier(
@@ -35,11 +35,7 @@ def classifier(
 
     def init(key: Array, episode: Episode) -> Variables:
         net_key, head_key = jax.random.split(key)
-        x = episode.query.inputs
-        net = features.init(net_key, x)
-        width = jax.eval_shape(lambda: features.apply(net, x)[0]).shape[-1]
-        head = init_dense(head_key, width, way)
-        return {"params": {"network": net["params"], "head": head}, "state": net["state"]}
+        return init_with_head(features, net_key, head_key, episode.query.inputs, way)
 
     def logits(
         variables: Variables, known: Array, x: Array, **settings: Any
@@ -91,8 +87,8 @@ def nearest_neighbor(*, network: Network | None = None, way: int = 5) -> Learner
         return network.init(key, episode.support.inputs)
 
     def adapt(variables: Variables, support: Examples, key: Array | None = None) -> PyTree:
-        member = jax.nn.one_hot(support.targets, way, dtype=bool) & counted(support)[:, None]
-        return {"embeddings": embed(variables, support.inputs, support.mask), "member": member}
+        z = embed(variables, support.inputs, support.mask)
+        return {"embeddings": z, "member": members(support, way)}
 
     def predict(variables: Variables, task: PyTree, inputs: Array) -> Array:
         similar = embed(variables, inputs) @ task["embeddings"].T  # [q, n]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables
-from ..losses import classification_loss, counted
+from ..losses import classification_loss, members
 from ..nets import conv4, running, unit
 
 ATTENTION = ("softmax_then_sum", "sum_then_softmax")
@@ -57,8 +57,7 @@ def matching(
         return embed.apply(own, x, **settings)
 
     def remember(z: Array, support: Examples) -> dict[str, Array]:
-        member = jax.nn.one_hot(support.targets, way, dtype=bool) & counted(support)[:, None]
-        return {"embeddings": z, "member": member}
+        return {"embeddings": z, "member": members(support, way)}
 
     def logits(task: dict[str, Array], z: Array) -> Array:
         g, member = task["embeddings"], task["member"]

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ..base import Array, Aux, Examples, Network, PyTree, Variables
 from ..losses import classification_loss, masked_nll
-from ..nets import conv4, dense, init_dense, running
+from ..nets import conv4, dense, init_with_head, running
 
 
 class Pupil(NamedTuple):
@@ -50,11 +49,8 @@ def make_pupil(
         return jnp.where(task["known"], dense(task["params"]["head"], z), -jnp.inf), stats
 
     def init(net_key: Array, head_key: Array, x: Array) -> Variables:
-        net = features.init(net_key, x)
-        width = jax.eval_shape(lambda: features.apply(net, x)[0]).shape[-1]
-        params = {"network": net["params"], "head": init_dense(head_key, width, way)}
         # The state holds the statistics that every episode starts from; no episode changes them.
-        return {"params": params, "state": net["state"]}
+        return init_with_head(features, net_key, head_key, x, way)
 
     def support_loss(
         params: PyTree, state: PyTree, known: Array, batch: Examples

@@ -92,6 +92,16 @@ def init_dense(key: Array, features: int, outputs: int) -> PyTree:
     }
 
 
+def init_with_head(
+    network: Network, net_key: Array, head_key: Array, x: Array, outputs: int
+) -> Variables:
+    """A network's variables for inputs x, with a linear layer on top: {"network", "head"}."""
+    net = network.init(net_key, x)
+    features = jax.eval_shape(lambda: network.apply(net, x)[0]).shape[-1]
+    head = init_dense(head_key, features, outputs)
+    return {"params": {"network": net["params"], "head": head}, "state": net["state"]}
+
+
 class MLP(nn.Module):
     """ReLU layers over flattened inputs: [n, ...] to [n, sizes[-1]]."""
 
