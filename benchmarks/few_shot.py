@@ -110,10 +110,8 @@ def _fine_tuned(
     assert row.config is not None
     settings = config.read(row.config).learner
     validation = metashot.episodes(splits.val or splits.train, way=5, shot=row.shot, query=15)
-    grid = [{"rate": r, "decay": d} for r in settings.rates for d in settings.decays]
-    make = lambda rate, decay: settings.at(5, rate, decay)
-    choice = metashot.choose(make, grid, variables, validation, looks=settings.looks, seed=seed)
-    return make(**choice.setting), choice.setting
+    choice = experiment.choose_rate(settings, 5, validation, variables, seed)
+    return settings.at(5, **choice.setting), choice.setting
 
 
 def _finished(folder: Path, steps: int) -> bool:

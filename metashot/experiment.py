@@ -19,7 +19,7 @@ from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
 from .loading import CHOICE, as_chosen, read_config, shapes_of, trained_way
 from .runs import write_atomically
-from .selection import choose
+from .selection import Choice, choose
 from .training import Trained, chunk_size, train
 
 
@@ -129,31 +129,21 @@ def run(
         progress=progress,
     )
     if isinstance(config.learner, FineTune) and config.learner.rates and parts.validation:
-        _choose_rate(config, config.learner, parts.validation, trained.variables, folder)
-        learner = as_chosen(config, folder).learner.build(trained_way(config))
+        way = trained_way(config)
+        choice = choose_rate(config.learner, way, parts.validation, trained.variables, config.seed)
+        write_atomically(folder / CHOICE, json.dumps(choice._asdict(), indent=1) + "\n")
+        learner = as_chosen(config, folder).learner.build(way)
         parts = parts._replace(learner=learner)
     return trained, parts
 
 
-def _choose_rate(
-    config: Experiment,
-    learner: FineTune,
-    validation: Episodes,
-    variables: Variables,
-    folder: Path,
-) -> None:
-    """Choose rate and decay of the fine-tuning on validation episodes, into choice.json."""
-    way = trained_way(config)
+def choose_rate(
+    learner: FineTune, way: int, validation: Episodes, variables: Variables, seed: int
+) -> Choice:
+    """The rate and decay of the fine-tuning that do best on validation episodes."""
     settings = [{"rate": r, "decay": d} for r in learner.rates for d in learner.decays]
-    choice = choose(
-        lambda rate, decay: learner.at(way, rate, decay),
-        settings,
-        variables,
-        validation,
-        looks=learner.looks,
-        seed=config.seed,
-    )
-    write_atomically(folder / CHOICE, json.dumps(choice._asdict(), indent=1) + "\n")
+    make = lambda rate, decay: learner.at(way, rate, decay)
+    return choose(make, settings, variables, validation, looks=learner.looks, seed=seed)
 
 
 def compare(
