@@ -1,18 +1,25 @@
 """Networks: layers, and backbones made of them. Nothing here knows what an episode is."""
 
 from .backbones import MLP, Conv4, ConvBlock, conv4, from_flax, init_dense, init_with_head, mlp
-from .layers import conv, dense, moments, norm_relu_pool, running, unit
+from .convolutions import conv, conv_general_dilated, depthwise, factorised_conv
+from .layers import dense, unit
+from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
 
 __all__ = [
     "MLP",
     "Conv4",
     "ConvBlock",
+    "batch_norm",
     "conv",
     "conv4",
+    "conv_general_dilated",
     "dense",
+    "depthwise",
+    "factorised_conv",
     "from_flax",
     "init_dense",
     "init_with_head",
+    "max_pool",
     "mlp",
     "moments",
     "norm_relu_pool",

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from ..base import Array, Network, PyTree, Variables
-from . import layers
+from . import convolutions, norms
+from .convolutions import conv_general_dilated
+from .substitution import with_our_pooling
 
 
 def uniform_fan_in(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
@@ -33,33 +35,38 @@ class ConvBlock(nn.Module):
     """3x3 convolution, batch norm, ReLU, 2x2 max pooling: [n, H, W, C] to [n, H/2, W/2, filters].
 
     The batch norm's eps is 1e-3, and its scale starts at one, or at U(0, 1) as in old Torch.
+    Pictures are kept in `dtype` (None: that of x); parameters and statistics are float32 at least.
     """
 
     filters: int
     eps: float = 1e-3
     scale_init: Callable[..., Array] = nn.initializers.ones
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
         if min(x.shape[1:3]) < 2:
             size = " x ".join(map(str, x.shape[1:3]))
             raise ValueError(f"a block cannot halve {size} pixels; use fewer blocks")
-        c = x.shape[-1]
-        kernel = self.param("kernel", uniform_fan_in, (3, 3, c, self.filters), x.dtype)
-        bias = self.param("bias", uniform_bias(9 * c), (self.filters,), x.dtype)
-        scale = self.param("scale", self.scale_init, (self.filters,), x.dtype)
-        shift = self.param("shift", nn.initializers.zeros, (self.filters,), x.dtype)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (self.filters,), x.dtype)
-        var = self.variable("batch_stats", "var", jnp.ones, (self.filters,), x.dtype)
-        y, stats = layers.norm_relu_pool(
-            layers.conv(x, kernel) + bias,
+        c, shape, stored = x.shape[-1], (self.filters,), norms.at_least_float32(x)
+        kernel = self.param("kernel", uniform_fan_in, (3, 3, c, self.filters), stored)
+        bias = self.param("bias", uniform_bias(9 * c), shape, stored)
+        scale = self.param("scale", self.scale_init, shape, stored)
+        shift = self.param("shift", nn.initializers.zeros, shape, stored)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stored)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, stored)
+        x, kernel = (a.astype(self.dtype or x.dtype) for a in (x, kernel))
+        # The bias moves the mean and nothing else: it need not be added to each pixel.
+        y, stats = norms.norm_relu_pool(
+            convolutions.conv(x, kernel),
             scale,
             shift,
-            statistics=None if train else (mean.value, var.value),
+            statistics=None if train else (mean.value - bias, var.value),
             mask=mask,
             eps=self.eps,
         )
         if stats is not None:
+            stats = stats._replace(mean=stats.mean + jax.lax.stop_gradient(bias))
             for name, value in stats._asdict().items():
                 self.variable("stats", name, lambda v=value: v).value = value
         return y
@@ -73,14 +80,15 @@ class Conv4(nn.Module):
     eps: float = 1e-3
     scale_init: Callable[..., Array] = nn.initializers.ones
     dropout: float = 0.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
         for _ in range(self.blocks):
-            x = ConvBlock(self.filters, self.eps, self.scale_init)(x, train, mask)
+            x = ConvBlock(self.filters, self.eps, self.scale_init, self.dtype)(x, train, mask)
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), -1).astype(norms.at_least_float32(x))
 
 
 def init_dense(key: Array, features: int, outputs: int) -> PyTree:
@@ -122,6 +130,7 @@ def conv4(
     eps: float = 1e-3,
     bn_scale_init: str = "ones",
     dropout: float = 0.0,
+    dtype: Any = None,
 ) -> Network:
     """`Conv4` as a `Network`: 64 filters for metric methods, 32 for learners with an inner loop.
 
@@ -130,11 +139,14 @@ def conv4(
         eps: of the batch norm (1e-3 in the Meta-Learner LSTM's release, 1e-5 in others).
         bn_scale_init: "ones", or "uniform" for U(0, 1) as in old Torch.
         dropout: share of each block's outputs that training leaves out.
+        dtype: of the pictures inside, "bfloat16" for speed on GPUs and TPUs; None is that of the
+            inputs. Parameters, statistics and the features that come out are float32 at least.
     """
     inits = {"ones": nn.initializers.ones, "uniform": nn.initializers.uniform(1.0)}
     if bn_scale_init not in inits:
         raise ValueError(f"bn_scale_init is {bn_scale_init!r}; it is one of {', '.join(inits)}")
-    return from_flax(Conv4(filters, blocks, eps, inits[bn_scale_init], dropout))
+    dtype = None if dtype is None else jnp.dtype(dtype)
+    return from_flax(Conv4(filters, blocks, eps, inits[bn_scale_init], dropout, dtype))
 
 
 def mlp(*sizes: int) -> Network:
@@ -145,9 +157,10 @@ def mlp(*sizes: int) -> Network:
 def from_flax(module: nn.Module) -> Network:
     """A `Network` of any linen module that maps [n, ...] to [n, d].
 
-    `nn.BatchNorm` in other people's modules is replaced, while it runs, by the same normalisation
-    over the rows that the mask leaves; `nn.Dropout` is on only where `apply` trains and is given
-    a key. `train` and `mask` are passed to modules that take them.
+    While they run, `nn.Conv` in other people's modules gets our convolution (unless it was given
+    one), 2x2 `nn.max_pool` our pooling, and `nn.BatchNorm` our normalisation, over the rows that
+    the mask leaves; `nn.Dropout` is on only where `apply` trains and is given a key. `train` and
+    `mask` are passed to modules that take them.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -163,8 +176,12 @@ def from_flax(module: nn.Module) -> Network:
         settings: Any = {"mutable": ["stats"] if train else False}
         settings["rngs"] = {"dropout": key} if drops else None
         arguments = {k: v for k, v in {"train": train, "mask": mask}.items() if k in takes}
-        with nn.intercept_methods(_as_contracted(train, mask, drops)):
-            return module.apply(collections, x, **settings, **arguments)
+
+        def run(collections: Any, x: Array) -> Any:
+            with nn.intercept_methods(_as_contracted(train, mask, drops)):
+                return module.apply(collections, x, **arguments, **settings)
+
+        return with_our_pooling(run, collections, x)
 
     def init(key: Array, x: Array) -> Variables:
         with nn.intercept_methods(_as_contracted(False, None, False)):
@@ -187,27 +204,35 @@ def from_flax(module: nn.Module) -> Network:
 
 
 def _as_contracted(train: bool, mask: Array | None, drops: bool) -> Callable[..., Any]:
-    """Makes `nn.BatchNorm` and `nn.Dropout` follow the contract of `Network.apply`."""
+    """Makes linen modules use our layers and follow the contract of `Network.apply`."""
 
     def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if isinstance(module, nn.Dropout):
             return call(*args, **kwargs) if drops else args[0]
-        if not isinstance(module, nn.BatchNorm) or context.method_name != "__call__":
+        if context.method_name != "__call__" or not isinstance(module, nn.BatchNorm | nn.Conv):
+            return call(*args, **kwargs)
+        if isinstance(module, nn.Conv):
+            if module.conv_general_dilated is None and module.conv_general_dilated_cls is None:
+                # The module is a copy that flax made for this call.
+                object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
             return call(*args, **kwargs)
         x = args[0]
+        if module.axis not in (-1, x.ndim - 1):
+            raise ValueError(f"nn.BatchNorm(axis={module.axis}): channels must be on the last axis")
         if module.is_initializing():  # flax refuses to be told twice
             return call(x) if module.use_running_average is not None else call(x, True)
         mean, var = (module.get_variable("batch_stats", name) for name in ("mean", "var"))
-        if train:
-            stats = layers.moments(x, mask)
-            mean, var = stats.mean, stats.var
+        y, stats = norms.batch_norm(
+            x,
+            *(module.get_variable("params", name) for name in ("scale", "bias")),
+            statistics=None if train else (mean, var),
+            mask=mask,
+            eps=module.epsilon,
+        )
+        if stats is not None:
             for name, value in stats._asdict().items():
-                value = jax.lax.stop_gradient(value)
                 module.variable("stats", name, lambda v=value: v).value = value
-        y = (x - mean) * jax.lax.rsqrt(var + module.epsilon)
-        scale, bias = (module.get_variable("params", name) for name in ("scale", "bias"))
-        y = y if scale is None else y * scale
-        return y if bias is None else y + bias
+        return y
 
     return interceptor

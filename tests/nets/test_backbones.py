@@ -297,3 +297,93 @@ def test_a_foreign_dropout_runs_with_a_key(theirs: Any) -> None:
     one, other = run(jax.random.key(1)), run(jax.random.key(2))
     assert np.any(one != other)
     np.testing.assert_array_equal(one, run(jax.random.key(1)))
+
+
+JIT = jax.jit  # `quick_compile` has another one, which cannot be nested
+
+
+class Plain(nn.Module):
+    """One block as flax users write it; the pool jitted or not."""
+
+    jitted: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = nn.Conv(3, (3, 3), strides=(1, 1))(x)
+        pool = lambda x: nn.max_pool(nn.relu(x), (2, 2), (2, 2))
+        x = (JIT(pool) if self.jitted else pool)(x)
+        return nn.Conv(2, (3, 3), strides=(2, 2), kernel_dilation=2)(x).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_foreign_module_gets_our_layers_and_keeps_its_values(jitted: bool) -> None:
+    """Odd pictures; of the two convolutions, ours does the one that is not dilated."""
+    module, x = Plain(jitted), random(1, 3, 9, 7, 2)
+    network = nets.from_flax(module)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    ours = lambda params: network.apply({"params": params, "state": {}}, x)[0]
+    theirs = lambda params: module.apply({"params": params}, x)
+    both = [
+        jax.jit(lambda p, f=f: (f(p), jax.grad(lambda p: (f(p) ** 2).sum())(p)))
+        for f in (ours, theirs)
+    ]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        *(f(variables["params"]) for f in both),
+    )
+    used = str(jax.make_jaxpr(jax.grad(lambda p: ours(p).sum()))(variables["params"]))
+    plain = str(jax.make_jaxpr(jax.grad(lambda p: theirs(p).sum()))(variables["params"]))
+    assert "select_and_scatter" in plain
+    assert "select_and_scatter" not in used
+    assert used.count("custom_vmap_call") > 0
+
+
+def test_a_convolution_given_by_the_user_is_kept() -> None:
+    def doubled(*args: Any, **options: Any) -> jax.Array:
+        return 2 * jax.lax.conv_general_dilated(*args, **options)
+
+    x = random(1, 2, 4, 4, 1)
+    own, plain = nn.Conv(3, (3, 3), conv_general_dilated=doubled), nn.Conv(3, (3, 3))
+    variables = nets.from_flax(plain).init(jax.random.key(0), x)
+    np.testing.assert_allclose(
+        nets.from_flax(own).apply(variables, x)[0],
+        2 * nets.from_flax(plain).apply(variables, x)[0],
+        rtol=1e-5,
+    )
+    assert plain.conv_general_dilated is None
+
+
+def test_a_batch_norm_over_another_axis_is_refused() -> None:
+    network = nets.from_flax(nn.BatchNorm(use_running_average=False, axis=1))
+    with pytest.raises(ValueError, match=r"BatchNorm\(axis=1\): channels must be on the last axis"):
+        network.init(jax.random.key(0), jnp.ones((2, 3, 4)))
+
+
+def test_half_precision_stays_inside() -> None:
+    """Parameters, statistics and features are float32; values agree within bfloat16's digits."""
+    x = random(1, 12, 16, 16, 1)
+    half, full = nets.conv4(8, blocks=2, dtype="bfloat16"), nets.conv4(8, blocks=2)
+    variables = jax.jit(half.init)(jax.random.key(0), x)
+
+    def everything(network: Network) -> Any:
+        def loss(params: Any) -> Any:
+            features, stats = network.apply({**variables, "params": params}, x, train=True)
+            return (features**2).mean(), (features, stats)
+
+        return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+    (grads, (features, stats)), (_, (exact, _)) = everything(half), everything(full)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((variables, grads, features, stats))}
+    assert dtypes == {jnp.dtype("float32")}
+    error = np.abs(features - exact)
+    assert 0 < error.max() < 0.1
+    assert error.mean() < 0.02
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_conv4_lowers_for_other_platforms(platform: str) -> None:
+    network, x = nets.conv4(4, blocks=1), jnp.ones((2, 6, 6, 1))
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+    loss = lambda v, x: network.apply(v, x, train=True)[0].sum()
+    exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])(variables, x)
+    assert exported.platforms == (platform,)
