@@ -84,6 +84,7 @@ class Row(NamedTuple):
     build: Callable[[], Work]
     episodes: int | None = None  # of a step
     torch: tuple[str, ...] = ()  # what the PyTorch yardsticks are called with
+    variants: tuple[str, ...] = ("channels-last",)  # further switches of these, a row each
     peer: tuple[str, Callable[[], Work]] | None = None  # of our own: what it is, and how to make it
     share: bool = False  # whether ours is a part of that peer
 
@@ -190,7 +191,7 @@ def _conv4_row(setting: Setting, steps: int) -> Row:
 def _meta_lstm_row(setting: Setting, meta_batch: int = 1, steps: int = 1) -> Row:
     arguments = setting.arguments(episodes=meta_batch)
     build = partial(meta_lstm_step, setting, meta_batch, steps)
-    return Row(build, meta_batch, ("meta_lstm", *arguments))
+    return Row(build, meta_batch, ("meta_lstm", *arguments), ("channels-last", "columns"))
 
 
 def _sampling_row(setting: Setting, step: Row) -> Row:
@@ -224,7 +225,7 @@ ROWS["sampling_share_20way"] = _sampling_row(CHARACTERS_20, ROWS["conv4_step_28"
 def measure(
     name: str, *, repeats: int = 7, torch: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Measure a row; gives it, and NAME_channels_last where PyTorch is asked.
+    """Measure a row; gives it, and with PyTorch also NAME_channels_last and the like.
 
     Args:
         repeats: rounds.
@@ -251,9 +252,11 @@ def measure(
         yield told("", peer, _repeat(build())[0])
     elif torch:
         command = [*torch, *row.torch, f"--threads={threads()}"]
-        for suffix, layout in {"": [], "_channels_last": ["--channels-last"]}.items():
-            with yardstick.running([*command, *layout]) as seconds:
+        for variant in ("", *row.variants):
+            switch = [f"--{variant}"] if variant else []
+            with yardstick.running([*command, *switch]) as seconds:
                 theirs = lambda seconds=seconds: seconds(steps) / steps
+                suffix = f"_{variant}".replace("-", "_") if variant else ""
                 yield told(suffix, "PyTorch" + suffix.replace("_", " "), theirs)
     else:
         yield told("", None, None)
