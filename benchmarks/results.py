@@ -88,11 +88,29 @@ def memory(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def speed(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of milliseconds, beside PyTorch's or what stands in brackets."""
+    lines = [
+        "| row | ours, ms | PyTorch, ms | PyTorch / ours (range of the rounds) | compiling, s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found:
+        beside = "" if row["peer"].startswith("PyTorch") else f" ({row['peer']})"
+        ratio = "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})".format(**row)
+        lines.append(
+            f"| `{row['name']}` | {1e3 * row['seconds']:,.2f} "
+            f"| {1e3 * row['peer_seconds']:,.2f}{beside} | {ratio} | {row['compile_seconds']:.1f} |"
+        )
+    return lines
+
+
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
     "batch_norm": statistics,
     "memory": memory,
+    "speed_cpu": speed,
+    "speed_gpu": speed,
 }
 
 

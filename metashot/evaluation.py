@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from . import metrics
 from .base import Array, Learner, PyTree, Variables
@@ -74,15 +75,37 @@ def evaluator(
     for name, value in {"count": count, "chunk": chunk}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it is at least 1")
-    held = chunk or (1 if jax.default_backend() == "cpu" else 25)
     mesh = episode_mesh(count)
+    arrays = replicate(episodes.arrays, mesh)
+    settings = {"count": count, "seed": seed, "stream": stream, "chunk": chunk, "metric": metric}
+    measure_all = make_measure_all(learner, episodes.sample, mesh, **settings)
+
+    def run(variables: Variables) -> Evaluation:
+        measures = jax.tree.map(np.asarray, measure_all(replicate(variables, mesh), arrays))
+        return Evaluation(metric.summary(measures), measures)
+
+    return run
+
+
+def make_measure_all(
+    learner: Learner,
+    sample: Callable[[Array, Any], Any],
+    mesh: Mesh,
+    *,
+    count: int,
+    seed: int,
+    stream: int,
+    chunk: int | None,
+    metric: metrics.Metric,
+) -> Any:
+    """A jitted (variables, arrays) -> measures of the whole list, each leaf [count, ...]."""
+    held = chunk or (1 if jax.default_backend() == "cpu" else 25)
     width = min(held, count // mesh.size) * mesh.size  # episodes at once, over all devices
     rounds = -(-count // width)
-    arrays = replicate(episodes.arrays, mesh)
 
     def measure(variables: Variables, arrays: PyTree, key: Array) -> PyTree:
         sample_key, adapt_key = jax.random.split(key)
-        episode = episodes.sample(sample_key, arrays)
+        episode = sample(sample_key, arrays)
         task = learner.adapt(variables, episode.support, adapt_key)
         outputs = learner.predict(variables, task, episode.query.inputs)
         return metric.measure(outputs, episode.query, episode.about)
@@ -97,8 +120,4 @@ def evaluator(
         measures = jax.lax.map(lambda keys: each(variables, arrays, keys), keys)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], measures)
 
-    def run(variables: Variables) -> Evaluation:
-        measures = jax.tree.map(np.asarray, measure_all(replicate(variables, mesh), arrays))
-        return Evaluation(metric.summary(measures), measures)
-
-    return run
+    return measure_all

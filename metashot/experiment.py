@@ -94,12 +94,17 @@ def _check_training(config: Experiment, dataset: Dataset) -> None:
 
 
 def run(
-    config: Experiment, workdir: str | Path, *, resume: bool = False, progress: bool = True
+    config: Experiment,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    profile: bool = False,
 ) -> tuple[Trained, Parts]:
     """Meta-train what a configuration says, in a folder that holds all that is needed later.
 
     The folder gets config.py, run.json, metrics.jsonl and checkpoints/; where fine-tuning's rate
-    and decay are chosen, also choice.json.
+    and decay are chosen, also choice.json, and with `profile` also profile/.
 
     Raises:
         ConfigError: before anything is written.
@@ -127,6 +132,7 @@ def run(
         workdir=folder,
         resume=resume,
         progress=progress,
+        profile=folder / "profile" if profile else None,
     )
     if isinstance(config.learner, FineTune) and config.learner.rates and parts.validation:
         way = trained_way(config)

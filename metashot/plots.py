@@ -177,6 +177,37 @@ def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) ->
     return figure
 
 
+def speed(rows: list[dict[str, Any]]) -> Figure:
+    """How fast rows of `metashot bench` are: beside their peers if all have one, or in episodes/s.
+
+    A bar begins at 1 and ends at the median of the rounds; a line is the range of the rounds.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    name = "ratio" if all("ratio" in row for row in rows) else "episodes_per_second"
+    shown = [row for row in reversed(rows) if name in row]
+    values = np.array([row[name] for row in shown])
+    figure = _figure(8, 1.2 + 0.32 * len(shown))
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    titles = [row["name"] for row in shown]
+    bars = axes.barh(titles, values - 1, left=1, color="tab:blue", alpha=0.6)
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=10, fontsize=9)
+    if name == "ratio":
+        ends = np.array([[row["ratio_low"], row["ratio_high"]] for row in shown]).T
+        axes.errorbar(values, titles, xerr=abs(ends - values), fmt="none", color="black")
+        axes.set_xlabel("time of the peer / ours (above 1: ours is faster)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axes.set_xlabel("episodes a second")
+    axes.axvline(1, color="black", lw=0.8)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _plain(axes)
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     """A figure of so many inches; pyplot, which keeps what it makes, is not needed."""
     from matplotlib.figure import Figure

@@ -21,6 +21,7 @@ from .data.episodes import Episodes, episode_key
 from .devices import episode_mesh, replicate
 from .evaluation import VALIDATION, Evaluation, evaluator
 from .meta_step import TRAINING, init_state, make_meta_steps
+from .profiling import traced
 from .progress import Progress
 from .runs import Run
 
@@ -52,6 +53,7 @@ def train(
     workdir: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    profile: Path | None = None,
 ) -> Trained:
     """Meta-train a learner.
 
@@ -72,6 +74,7 @@ def train(
         resume: go on from the last checkpoint in `workdir`: the result is bit-identical to an
             uninterrupted run on the same machine with the same devices.
         progress: show a bar on a terminal, a line now and then elsewhere (stderr).
+        profile: folder for a profiler's trace of some dispatches after the first.
 
     Raises:
         ValueError: an argument outside its values.
@@ -119,9 +122,10 @@ def train(
             bar.show(step, episodes=len(told["loss"]) * meta_batch, **means)
 
         pending: tuple[int, PyTree] | None = None
-        with _ctrl_c() as asked:
+        with _ctrl_c() as asked, traced(profile) as dispatching:
             while run.step < steps:
                 k = min(log_every, steps - run.step)
+                dispatching(run.state)
                 run.state, told = meta_steps(run.state, arrays, k)
                 if pending:  # look at the last dispatch while this one runs
                     look(*pending)

@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",
     "data": "prepare a data set, or look at it",
+    "bench": "how fast training and evaluation run here, and beside PyTorch",
     "configs": "list the installed configs",
 }
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands = "\n".join(f"  {k:10}{v}" for k, v in COMMANDS.items())
         print(HELP.format(commands=commands, compiled=compiled))
         return 0
-    if "--no-compilation-cache" in switches:
+    if "--no-compilation-cache" in switches or arguments[0] == "bench":  # which times compiling
         os.environ.pop(COMPILED, None)
     elif "jax" not in sys.modules:  # which reads its environment once
         os.environ[COMPILED] = compiled

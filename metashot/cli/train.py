@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..config import Experiment
+from .main import CallError
 from .run import config_call
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Options:
     """folder of the run; runs/CONFIG by default"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """go on from the last checkpoint in the workdir"""
+    profile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """write a profiler's trace of some dispatches, and say how busy the device was"""
 
 
 def main(arguments: list[str]) -> int:
@@ -34,16 +37,25 @@ def main(arguments: list[str]) -> int:
     name, options, folder = config_call("train", Options, arguments, example=EXAMPLE)
     config: Experiment = options.config
 
-    from .. import experiment, plots  # from here on, jax
+    if options.profile and config.steps <= config.log_every:
+        raise CallError(
+            f"--profile leaves the first dispatch out, and steps, {config.steps}, are no more than "
+            f"log-every, {config.log_every}: take more steps, or a smaller log-every"
+        )
 
+    from .. import experiment, plots, profiling  # from here on, jax
+
+    watch = {"resume": options.resume, "profile": options.profile}
     try:
-        trained, parts = experiment.run(config, folder, resume=options.resume)
+        trained, parts = experiment.run(config, folder, **watch)
     except KeyboardInterrupt:
         if not (folder / "config.py").exists():
             raise
         again = f"metashot train {name} --workdir {folder} --resume"
         print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
         return 130
+    if options.profile:
+        print(profiling.report(folder / "profile"), file=sys.stderr)
     print(f"testing on {config.test_episodes} episodes of new classes", file=sys.stderr)
     reached, nearest = experiment.compare(config, parts, trained.variables)
     if plots.available():

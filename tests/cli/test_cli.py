@@ -62,6 +62,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["data", "prepare", "omniglot", "--help"],
         ["data", "show", "--help"],
         ["data", "show", "tfds", "--help"],
+        ["bench", "--help"],
         ["configs", "--help"],
         ["configs"],
     ],
@@ -82,13 +83,15 @@ def test_help_shows_an_example_and_loads_no_jax(arguments: list[str]):
 def test_train_ends_with_what_was_reached(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["train", str(tiny), "--workdir", str(tmp_path / "run"), "--steps", "10"]) == 0
-    out = capsys.readouterr().out
+    folder = str(tmp_path / "run")
+    assert main(["train", str(tiny), "--workdir", folder, "--steps", "10", "--profile"]) == 0
+    out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
     assert "3-way 1-shot accuracy" in out
     assert "nearest neighbour on pixels" in out
     kept = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"config.py", "run.json", "metrics.jsonl", "checkpoints", "plots"} <= kept
+    assert {"config.py", "run.json", "metrics.jsonl", "checkpoints", "plots", "profile"} <= kept
+    assert f"profile: {folder}/profile" in err
     assert "steps=10," in (tmp_path / "run" / "config.py").read_text()
 
 
@@ -137,6 +140,7 @@ def test_resume_goes_on(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         ("train {tiny} --workdir {tiny}/run", ["workdir", "cannot be written"]),
         ("train {tiny} --workdir {full}", ["not empty"]),
         ("train {tiny} --resume", ["no run to resume"]),
+        ("train {tiny} --profile --steps 5", ["--profile", "steps, 5,", "log-every"]),
         ("evaluate nowhere", ["nowhere holds no run"]),
         ("evaluate {run} --way 0", ["--way is 0"]),
         ("evaluate {run} --way 9", ["way is 9", "8 classes"]),
