@@ -17,7 +17,6 @@ from metashot import config
 ROWS = {
     "meta_lstm_5w1s": Row("tinyimagenet_meta_lstm", 1, 0.4344),
     "meta_lstm_5w5s": Row("tinyimagenet_meta_lstm_5shot", 5, 0.6060),
-    "meta_lstm_open_gate_5w1s": Row("tinyimagenet_meta_lstm_open_gate", 1),
     "prototypical_5w1s": Row("tinyimagenet_prototypical", 1),
     "prototypical_5w5s": Row("tinyimagenet_prototypical", 5),
     "maml_5w1s": Row("tinyimagenet_maml", 1, train_shot=1),
@@ -26,8 +25,6 @@ ROWS = {
     "anil_5w5s": Row("tinyimagenet_anil", 5, train_shot=5),
     "matching_5w1s": Row("tinyimagenet_matching", 1, 0.4340, train_shot=1),
     "matching_5w5s": Row("tinyimagenet_matching", 5, 0.5109, train_shot=5),
-    "matching_scale10_5w1s": Row("tinyimagenet_matching", 1, train_shot=1, learner={"scale": 10.0}),
-    "matching_scale10_5w5s": Row("tinyimagenet_matching", 5, train_shot=5, learner={"scale": 10.0}),
     "nearest_embedding_5w1s": Row("tinyimagenet_nearest_embedding", 1, 0.4108),
     "nearest_embedding_5w5s": Row("tinyimagenet_nearest_embedding", 5, 0.5104),
     "fine_tune_5w1s": Row(
