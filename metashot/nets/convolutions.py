@@ -162,47 +162,30 @@ def _taps(g: Geometry, x: Array, axis: int = 1) -> list[Array]:
     return [tap(i, j) for i in range(g.window[0]) for j in range(g.window[1])]
 
 
-# Dense. `_conv` and `_kernel_grad` are each other's gradients, so that they can be differentiated
-# again and again. Beneath the gradient rule of each lies a batching rule of its own.
+def _with_gradients(forward: Any, correlate: Any, turn: Any) -> Any:
+    """forward(g, x, kernel) with gradients made of itself and of `correlate`, any number of times.
 
+    Args:
+        correlate: (g, x, dy) -> the kernel's gradient.
+        turn: a kernel -> the kernel of the convolution that gives the input's gradient.
+    """
+    conv = jax.custom_vjp(forward, nondiff_argnums=(0,))
+    kernel_grad = jax.custom_vjp(correlate, nondiff_argnums=(0,))
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(g: Geometry, x: Array, kernel: Array) -> Array:
-    return _forward(g)(x, kernel)
+    def input_grad(g: Geometry, x: Array, dy: Array, kernel: Array) -> Array:
+        return conv(_back(g, x.shape[1:3], dy.shape[1:3]), dy, turn(kernel))
 
+    def conv_bwd(g: Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+        x, kernel = saved
+        return input_grad(g, x, dy, kernel), kernel_grad(g, x, dy)
 
-def _conv_fwd(g: Geometry, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(g, x, kernel), (x, kernel)
+    def kernel_grad_bwd(g: Geometry, saved: tuple[Array, Array], dk: Array) -> tuple[Array, Array]:
+        x, dy = saved
+        return input_grad(g, x, dy, dk), conv(g, x, dk)
 
-
-def _conv_bwd(g: Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    return _input_grad(g, x, dy, kernel), _kernel_grad(g, x, dy)
-
-
-_conv.defvjp(_conv_fwd, _conv_bwd)
-
-
-def _input_grad(g: Geometry, x: Array, dy: Array, kernel: Array) -> Array:
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # [h, w, F, C]
-    return _conv(_back(g, x.shape[1:3], dy.shape[1:3]), dy, flipped)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_grad(g: Geometry, x: Array, dy: Array) -> Array:
-    return _correlate(g)(x, dy)
-
-
-def _kernel_grad_fwd(g: Geometry, x: Array, dy: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _kernel_grad(g, x, dy), (x, dy)
-
-
-def _kernel_grad_bwd(g: Geometry, saved: tuple[Array, Array], dk: Array) -> tuple[Array, Array]:
-    x, dy = saved
-    return _input_grad(g, x, dy, dk), _conv(g, x, dk)
-
-
-_kernel_grad.defvjp(_kernel_grad_fwd, _kernel_grad_bwd)
+    conv.defvjp(lambda g, *a: (conv(g, *a), a), conv_bwd)
+    kernel_grad.defvjp(lambda g, *a: (kernel_grad(g, *a), a), kernel_grad_bwd)
+    return conv
 
 
 def _lax_conv(g: Geometry, x: Array, kernel: Array, groups: int = 1) -> Array:
@@ -313,11 +296,7 @@ def _correlate(g: Geometry) -> Any:
     return correlate
 
 
-# Depthwise, in the same way.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _depthwise(g: Geometry, x: Array, kernel: Array) -> Array:
+def _forward_depthwise(g: Geometry, x: Array, kernel: Array) -> Array:
     def shifted(x: Array, kernel: Array) -> Array:
         weights = kernel.reshape(-1, kernel.shape[-1])
         products = (tap * weight for tap, weight in zip(_taps(g, x), weights, strict=True))
@@ -329,39 +308,16 @@ def _depthwise(g: Geometry, x: Array, kernel: Array) -> Array:
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
-def _depthwise_fwd(g: Geometry, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _depthwise(g, x, kernel), (x, kernel)
-
-
-def _depthwise_bwd(g: Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    return _depthwise_input_grad(g, x, dy, kernel), _depthwise_kernel_grad(g, x, dy)
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
-
-
-def _depthwise_input_grad(g: Geometry, x: Array, dy: Array, kernel: Array) -> Array:
-    return _depthwise(_back(g, x.shape[1:3], dy.shape[1:3]), dy, kernel[::-1, ::-1])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _depthwise_kernel_grad(g: Geometry, x: Array, dy: Array) -> Array:
+def _correlate_depthwise(g: Geometry, x: Array, dy: Array) -> Array:
     sums = [(tap * dy).sum((0, 1, 2)) for tap in _taps(g, x)]
     return jnp.stack(sums).reshape(*g.window, x.shape[-1])
 
 
-def _depthwise_kernel_grad_fwd(
-    g: Geometry, x: Array, dy: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    return _depthwise_kernel_grad(g, x, dy), (x, dy)
-
-
-def _depthwise_kernel_grad_bwd(
-    g: Geometry, saved: tuple[Array, Array], dk: Array
-) -> tuple[Array, Array]:
-    x, dy = saved
-    return _depthwise_input_grad(g, x, dy, dk), _depthwise(g, x, dk)
-
-
-_depthwise_kernel_grad.defvjp(_depthwise_kernel_grad_fwd, _depthwise_kernel_grad_bwd)
+_conv = _with_gradients(
+    lambda g, x, kernel: _forward(g)(x, kernel),
+    lambda g, x, dy: _correlate(g)(x, dy),
+    turn=lambda kernel: kernel[::-1, ::-1].swapaxes(2, 3),
+)
+_depthwise = _with_gradients(
+    _forward_depthwise, _correlate_depthwise, turn=lambda kernel: kernel[::-1, ::-1]
+)
