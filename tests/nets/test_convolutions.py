@@ -9,24 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compare import assert_close, random, two_orders
 from jax import lax
 
 from metashot import nets
 from metashot.nets import convolutions
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-
-
-def random(seed: int, *shape: int, dtype: Any = np.float64) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def assert_close(actual: Any, desired: Any, **tolerance: float) -> None:
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **(tolerance or CLOSE)), actual, desired
-    )
 
 
 def plain_conv(
@@ -62,7 +51,7 @@ def plain_depthwise(x: jax.Array, kernel: jax.Array, *options: Any) -> jax.Array
     ],
 )
 def test_conv_equals_lax_to_the_second_gradient(
-    float64: None, two_orders: Any, size: tuple[int, int], window: tuple[int, int], channels: int
+    float64: None, size: tuple[int, int], window: tuple[int, int], channels: int
 ) -> None:
     x, kernel = random(0, 3, *size, channels), random(1, *window, channels, 4)
     assert_close(two_orders(nets.conv, x, kernel), two_orders(plain_conv, x, kernel))
@@ -82,7 +71,6 @@ def test_conv_equals_lax_to_the_second_gradient(
 )
 def test_other_windows_strides_and_pads_equal_lax_to_the_second_gradient(
     float64: None,
-    two_orders: Any,
     kind: str,
     window: tuple[int, int],
     strides: tuple[int, int],
@@ -103,7 +91,7 @@ def test_other_windows_strides_and_pads_equal_lax_to_the_second_gradient(
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_depthwise_under_vmap_equals_lax_under_vmap(
-    float64: None, two_orders: Any, axes: tuple[int | None, int | None]
+    float64: None, axes: tuple[int | None, int | None]
 ) -> None:
     x, kernel = random(0, 3, 2, 5, 4, 2), random(1, 3, 3, 3, 2)
     x, kernel = (a if axis == 0 else a[0] for a, axis in zip((x, kernel), axes, strict=True))
@@ -113,9 +101,7 @@ def test_depthwise_under_vmap_equals_lax_under_vmap(
 
 @pytest.mark.parametrize("loop", ["scan", "map"])
 @pytest.mark.parametrize("kind", ["conv", "depthwise"])
-def test_gradients_inside_a_loop_equal_lax_outside(
-    float64: None, two_orders: Any, kind: str, loop: str
-) -> None:
+def test_gradients_inside_a_loop_equal_lax_outside(float64: None, kind: str, loop: str) -> None:
     ours, plain = {
         "conv": (nets.conv, plain_conv),
         "depthwise": (nets.depthwise, plain_depthwise),
@@ -132,9 +118,7 @@ def test_gradients_inside_a_loop_equal_lax_outside(
     assert_close(two_orders(looped, x, kernel), two_orders(outside, x, kernel))
 
 
-def test_a_factorised_convolution_is_one_with_the_product_of_its_kernels(
-    float64: None, two_orders: Any
-) -> None:
+def test_a_factorised_convolution_is_one_with_the_product_of_its_kernels(float64: None) -> None:
     x, first, kernel, last = (
         random(0, 2, 6, 5, 3),
         random(1, 3, 4),
@@ -245,7 +229,7 @@ def test_layers_lower_for_other_platforms(platform: str) -> None:
     [((0, None), 3), ((None, 0), 3), ((1, 3), 3), ((0, None), 1), ((None, 0), 1), ((0, 0), 1)],
 )
 def test_conv_under_vmap_equals_lax_under_vmap(
-    float64: None, two_orders: Any, axes: tuple[int | None, int | None], size: int
+    float64: None, axes: tuple[int | None, int | None], size: int
 ) -> None:
     x, kernel = random(0, 2, 5, 4, 2), random(1, 3, 3, 2, 3)
     x = x if axes[0] is None else np.stack([x * (i + 1) for i in range(size)], axes[0])
@@ -254,7 +238,7 @@ def test_conv_under_vmap_equals_lax_under_vmap(
     assert_close(ours, two_orders(jax.vmap(plain_conv, axes), x, kernel))
 
 
-def test_conv_under_two_vmaps_equals_lax(float64: None, two_orders: Any) -> None:
+def test_conv_under_two_vmaps_equals_lax(float64: None) -> None:
     """Own weights per episode, and within an episode the same weights for two sets of images."""
     x, kernel = random(0, 2, 3, 2, 4, 4, 2), random(1, 2, 3, 3, 2, 3)
     twice = lambda conv: jax.vmap(jax.vmap(conv, (0, None)))
@@ -279,7 +263,7 @@ def test_gradients_taken_per_episode_equal_lax(float64: None) -> None:
 
 @pytest.mark.parametrize(("images", "channels"), [(6, 2), (7, 2), (6, 1)])
 def test_kernel_gradient_in_chunks_equals_lax(
-    float64: None, two_orders: Any, monkeypatch: pytest.MonkeyPatch, images: int, channels: int
+    float64: None, monkeypatch: pytest.MonkeyPatch, images: int, channels: int
 ) -> None:
     """6 images go in chunks of 3; 7 one by one, as no chunk of 2 to 3 divides them."""
     monkeypatch.setattr(convolutions, "_CHUNK_BYTES", 3.5 * 9 * channels * 20 * 8)

@@ -10,24 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compare import assert_close, random, two_orders
 from jax import lax
 
 from metashot import nets
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-
-
-def random(seed: int, *shape: int, dtype: Any = np.float64) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def assert_close(actual: Any, desired: Any, **tolerance: float) -> None:
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **(tolerance or CLOSE)), actual, desired
-    )
-
 
 # Batch norm, ReLU, pooling
 
@@ -63,7 +51,7 @@ STATISTICS = (np.array([0.5, -1.0, 0.0]), np.array([2.0, 0.5, 1.0]))
     ids=["batch", "masked and odd", "statistics given"],
 )
 def test_norm_relu_pool_equals_its_plain_definition(
-    float64: None, two_orders: Any, size: tuple[int, int], options: dict[str, Any]
+    float64: None, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     """Scales of either sign; an odd last row and column count in the statistics alone."""
     x, scale, shift = random(0, 4, *size, 3), np.array([1.5, -0.7, 0.2]), np.array([0.1, 0.3, -0.1])
@@ -73,9 +61,7 @@ def test_norm_relu_pool_equals_its_plain_definition(
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (2, 3)])
-def test_max_pool_equals_reduce_window(
-    float64: None, two_orders: Any, size: tuple[int, int]
-) -> None:
+def test_max_pool_equals_reduce_window(float64: None, size: tuple[int, int]) -> None:
     """Among equals too: a third of the entries are zero, as behind a ReLU."""
     x = np.maximum(random(0, 3, *size, 2), 0)
     window = (1, 2, 2, 1)
@@ -84,7 +70,7 @@ def test_max_pool_equals_reduce_window(
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 5, 3), (3, 4, 5, 3)])
-def test_batch_norm_equals_flax(float64: None, two_orders: Any, shape: tuple[int, ...]) -> None:
+def test_batch_norm_equals_flax(float64: None, shape: tuple[int, ...]) -> None:
     x, scale, shift = random(0, *shape), np.array([1.5, -0.7, 0.2]), np.array([0.1, 0.3, -0.1])
 
     def plain(x: Any, scale: Any, shift: Any) -> jax.Array:
