@@ -15,7 +15,7 @@ import results
 from few_shot import RUNS
 
 import metashot
-from metashot import config, nets, runs
+from metashot import config, nets
 from metashot.base import Array, Examples, Learner, PyTree, Variables
 from metashot.evaluation import VALIDATION
 
@@ -41,7 +41,6 @@ if __name__ == "__main__":
     fields: dict[str, Any] = dict(vars(settings.learner), network=network, way=5)
     learner, variables, *_ = metashot.load(folder)
     validation = metashot.episodes(settings.data.load().val, **vars(settings.test))
-    versions = runs.versions()
     for name, asked in {
         "running": learner,
         "final_weights": one_more_pass(learner, network),
@@ -49,13 +48,7 @@ if __name__ == "__main__":
     }.items():
         result = metashot.evaluate(asked, variables, validation, count=100, stream=VALIDATION)
         value, interval = result.summary["accuracy"]
-        row = {
-            "name": name,
-            "value": value,
-            "interval": interval,
-            "device": versions["device"],
-            "versions": versions,
-            "command": f"python benchmarks/{NAME}.py",
-        }
-        results.add(NAME, row)
+        command = f"python benchmarks/{NAME}.py"
+        told = {"name": name, "value": value, "interval": interval, "command": command}
+        results.add(NAME, told)
         print(f"{name}: {100 * value:.2f} ± {100 * interval:.2f} %", flush=True)

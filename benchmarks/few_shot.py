@@ -52,16 +52,7 @@ def _measure(name: str, row: Row, data: Any) -> dict[str, Any]:
         learner, variables, told = _trained(row, data, splits)
     result = metashot.evaluate(learner, variables, test, count=600)
     value, interval = result.summary["accuracy"]
-    versions = runs.versions()
-    return {
-        "name": name,
-        "value": value,
-        "interval": interval,
-        "paper": row.paper,
-        **told,
-        "device": versions["device"],
-        "versions": versions,
-    }
+    return {"name": name, "value": value, "interval": interval, "paper": row.paper, **told}
 
 
 def _trained(row: Row, data: Any, splits: metashot.Splits) -> tuple[Any, Any, dict[str, Any]]:

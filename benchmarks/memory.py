@@ -15,7 +15,7 @@ import optax
 import results
 
 import metashot
-from metashot import meta_step, runs
+from metashot import meta_step
 from metashot.devices import episode_mesh
 
 NAME = "memory"
@@ -41,15 +41,12 @@ def temporary_bytes(inner_steps: int, meta_steps: int) -> int:
 
 
 if __name__ == "__main__":
-    versions = runs.versions()
     for inner_steps, meta_steps in ((5, 10), (12, 10), (50, 10), (12, 1), (12, 100)):
         row = {
             "name": f"meta_lstm_T{inner_steps}_K{meta_steps}",
             "value": temporary_bytes(inner_steps, meta_steps),
             "inner_steps": inner_steps,
             "meta_steps": meta_steps,
-            "device": versions["device"],
-            "versions": versions,
             "command": f"python benchmarks/{NAME}.py",
         }
         results.add(NAME, row)

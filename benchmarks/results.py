@@ -24,7 +24,15 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def add(name: str, row: dict[str, Any]) -> None:
-    """Write a row at once, in the place of an earlier one of the same name."""
+    """Write a row at once, in the place of an earlier one of the same name.
+
+    The date is added, and where the row doesn't say them, the device and versions of this process.
+    """
+    if "versions" not in row:
+        from metashot import runs  # jax, which a page of tables does not need
+
+        versions = runs.versions()
+        row = {**row, "device": versions["device"], "versions": versions}
     row = {**row, "date": datetime.date.today().isoformat()}
     old = rows(name)
     names = [r["name"] for r in old]
