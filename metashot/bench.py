@@ -38,6 +38,7 @@ from .training import chunk_size
 LEAST = 0.5  # seconds that a repeat lasts, in as many dispatches as that takes
 EVALUATED = 600  # episodes
 SAMPLED = 100  # episodes a dispatch
+VARIANTS = ("channels-last", "fastest")  # further switches of the PyTorch yardsticks, a row each
 
 
 class Setting(NamedTuple):
@@ -84,7 +85,6 @@ class Row(NamedTuple):
     build: Callable[[], Work]
     episodes: int | None = None  # of a step
     torch: tuple[str, ...] = ()  # what the PyTorch yardsticks are called with
-    variants: tuple[str, ...] = ("channels-last",)  # further switches of these, a row each
     peer: tuple[str, Callable[[], Work]] | None = None  # of our own: what it is, and how to make it
     share: bool = False  # whether ours is a part of that peer
 
@@ -191,7 +191,7 @@ def _conv4_row(setting: Setting, steps: int) -> Row:
 def _meta_lstm_row(setting: Setting, meta_batch: int = 1, steps: int = 1) -> Row:
     arguments = setting.arguments(episodes=meta_batch)
     build = partial(meta_lstm_step, setting, meta_batch, steps)
-    return Row(build, meta_batch, ("meta_lstm", *arguments), ("channels-last", "columns"))
+    return Row(build, meta_batch, ("meta_lstm", *arguments))
 
 
 def _sampling_row(setting: Setting, step: Row) -> Row:
@@ -252,7 +252,7 @@ def measure(
         yield told("", peer, _repeat(build())[0])
     elif torch:
         command = [*torch, *row.torch, f"--threads={threads()}"]
-        for variant in ("", *row.variants):
+        for variant in ("", *VARIANTS):
             switch = [f"--{variant}"] if variant else []
             with yardstick.running([*command, *switch]) as seconds:
                 theirs = lambda seconds=seconds: seconds(steps) / steps

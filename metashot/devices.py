@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -32,3 +34,13 @@ def divide(keys: Array, mesh: Mesh) -> Array:
     return jax.lax.with_sharding_constraint(
         keys, NamedSharding(mesh, PartitionSpec(None, "episodes"))
     )
+
+
+def over_episodes(one: Callable[[Array], PyTree], keys: Array) -> PyTree:
+    """Inside jit: `one` for each of keys [n], as `vmap` has it; a single one without that axis.
+
+    Around an axis of length one XLA transposes what the Meta-Learner LSTM multiplies.
+    """
+    if len(keys) == 1:
+        return jax.tree.map(lambda x: x[None], one(keys[0]))
+    return jax.vmap(one)(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from . import metrics
 from .base import Array, Learner, PyTree, Variables
 from .data.episodes import Episodes, episode_key
-from .devices import divide, episode_mesh, replicate
+from .devices import divide, episode_mesh, over_episodes, replicate
 
 VALIDATION, TEST = 1, 2  # the streams of episodes that are not for training, which is 0
 
@@ -116,8 +117,8 @@ def make_measure_all(
         index = jnp.arange(rounds * width) % count
         keys = jax.vmap(lambda i: episode_key(seed, stream, i))(index)
         keys = divide(keys.reshape(rounds, width), mesh)
-        each = jax.vmap(measure, in_axes=(None, None, 0))
-        measures = jax.lax.map(lambda keys: each(variables, arrays, keys), keys)
+        one = partial(measure, variables, arrays)
+        measures = jax.lax.map(lambda keys: over_episodes(one, keys), keys)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], measures)
 
     return measure_all

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from .base import Array, Episode, Learner, PyTree, Variables, merged
 from .data.episodes import episode_key
-from .devices import divide
+from .devices import divide, over_episodes
 
 TRAINING, INITIAL = 0, 3  # streams of keys: training episodes, first variables
 
@@ -61,7 +61,7 @@ def make_meta_steps(
                 {"params": params, "state": state}, sample(sample_key, arrays), loss_key
             )
 
-        losses, aux = jax.vmap(one)(keys)
+        losses, aux = over_episodes(one, keys)
         told = {"loss": losses, **aux.metrics}
         return losses.mean(), jax.tree.map(lambda x: x.mean(0), (told, aux.state))
 

@@ -23,7 +23,8 @@ FAKE = """
 import json, sys
 print("{}", flush=True)
 for line in sys.stdin:
-    seconds = 8.0 * int(line) if "--channels-last" in sys.argv else 4.0 * int(line)
+    seconds = int(line) * (2.0 if "--fastest" in sys.argv else 4.0)
+    seconds = seconds * 2 if "--channels-last" in sys.argv else seconds
     print(json.dumps({"seconds": seconds}), flush=True)
 """
 
@@ -68,15 +69,17 @@ def test_ours_and_the_peer_take_turns():
     assert bench.alternate(clock("a", 1.0), None, 2) == ([1.0, 1.0], [])
 
 
-def test_a_row_beside_pytorch_has_two_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_row_beside_pytorch_and_its_other_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setitem(bench.ROWS, "mine", bench.Row(nothing, 3, ("conv4_step",)))
-    plain, last = bench.measure("mine", repeats=2, torch=[sys.executable, str(script)])
-    assert (plain["name"], last["name"]) == ("mine", "mine_channels_last")
-    assert (plain["peer_seconds"], last["peer_seconds"]) == (4.0, 8.0)
-    assert (plain["peer"], last["peer"]) == ("PyTorch", "PyTorch channels last")
-    for row in (plain, last):
+    found = list(bench.measure("mine", repeats=2, torch=[sys.executable, str(script)]))
+    assert [(row["name"], row["peer"], row["peer_seconds"]) for row in found] == [
+        ("mine", "PyTorch", 4.0),
+        ("mine_channels_last", "PyTorch channels last", 8.0),
+        ("mine_fastest", "PyTorch fastest", 2.0),
+    ]
+    for row in found:
         assert row["episodes_per_second"] == 3 / row["seconds"]
         assert (row["compile_seconds"], row["temporary_bytes"]) == (1.0, 7)
         assert (row["steps"], row["repeats"]) == (5, 2)

@@ -226,7 +226,15 @@ def test_layers_lower_for_other_platforms(platform: str) -> None:
 
 @pytest.mark.parametrize(
     ("axes", "size"),
-    [((0, None), 3), ((None, 0), 3), ((1, 3), 3), ((0, None), 1), ((None, 0), 1), ((0, 0), 1)],
+    [
+        ((0, None), 3),
+        ((None, 0), 3),
+        ((1, 3), 3),
+        ((0, 0), 9),  # on a CPU a loop; in a row up to eight
+        ((0, None), 1),
+        ((None, 0), 1),
+        ((0, 0), 1),
+    ],
 )
 def test_conv_under_vmap_equals_lax_under_vmap(
     float64: None, axes: tuple[int | None, int | None], size: int
