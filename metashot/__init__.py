@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
     from .loading import load
+    from .recognition import classify, few_shot
     from .selection import choose
     from .training import train
 
@@ -42,6 +43,7 @@ _HOMES = {
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
     "loading": ("load",),
+    "recognition": ("classify", "few_shot"),
     "selection": ("choose",),
     "training": ("train",),
 }
@@ -61,11 +63,13 @@ __all__ = [
     "batches",
     "choose",
     "classifier",
+    "classify",
     "config",
     "data",
     "devices",
     "episodes",
     "evaluate",
+    "few_shot",
     "fine_tune",
     "load",
     "losses",

@@ -109,7 +109,7 @@ def train(
         metric=metric,
     )
     run = Run(state, None if workdir is None else Path(workdir), resume)
-    run.describe(input_shape=first.support.inputs.shape[1:])
+    run.describe(input_shape=first.support.inputs.shape[1:], prepare=episodes.prepare)
     bar = Progress(steps, start=run.step, shown=progress)
     with closing(run), closing(bar):
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
@@ -12,6 +11,7 @@ import tyro
 
 from .. import config as configs
 from .main import CallError, parse
+from .run import left_out_named
 
 if TYPE_CHECKING:
     from ..data import Dataset, Splits
@@ -141,14 +141,9 @@ def _show(name: str, options: Show[Any]) -> int:
 
 def _load(source: Any) -> tuple[Splits, bool]:
     """The data, and whether no file was left out; those that were are named."""
-    from ..data.pictures import LeftOut  # from here on, jax
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LeftOut)
+    with left_out_named() as left_out:  # from here on, jax
         splits = source.load()
-    for warning in caught:
-        print(warning.message, file=sys.stderr)
-    return splits, not any(issubclass(warning.category, LeftOut) for warning in caught)
+    return splits, not left_out
 
 
 def _described(dataset: Dataset) -> str:

@@ -18,6 +18,7 @@ COMPILED = "JAX_COMPILATION_CACHE_DIR"
 COMMANDS = {
     "train": "meta-train a learner from a config",
     "evaluate": "measure a trained learner on episodes of new classes",
+    "predict": "name what pictures show, from a folder of examples",
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",
     "data": "prepare a data set, or look at it",

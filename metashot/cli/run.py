@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +68,20 @@ def dataset_of(run: Path, config: Experiment, split: str, source: str | None) ->
     if dataset is None:
         raise CallError(f"the data of {run} have no {split} split")
     return dataset
+
+
+@contextmanager
+def left_out_named() -> Iterator[list[str]]:
+    """Names the pictures that are left out meanwhile on stderr; gives them, filled at the end."""
+    from ..data.pictures import LeftOut
+
+    left_out: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LeftOut)
+        yield left_out
+    for warning in caught:
+        print(warning.message, file=sys.stderr)
+    left_out += [str(w.message) for w in caught if issubclass(w.category, LeftOut)]
 
 
 def checkpoint_of(text: str) -> str | int:

@@ -20,6 +20,7 @@ class Episodes(NamedTuple):
 
     arrays: PyTree
     sample: Callable[[Array, Any], Episode]  # (key, arrays) -> Episode
+    prepare: Prepare | None = None  # how pictures became inputs, where that was all
 
 
 def episode_key(seed: int | Array, stream: int, index: int | Array) -> Array:
@@ -113,7 +114,7 @@ def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15
     def sample(key: Array, arrays: ClassImages) -> Episode:
         return sample_episode(key, arrays, way, shot, query, prepare=dataset.prepare)
 
-    return Episodes(dataset.arrays, sample)
+    return Episodes(dataset.arrays, sample, dataset.prepare)
 
 
 def batches(dataset: Dataset, *, size: int = 64) -> Episodes:
@@ -145,7 +146,7 @@ def batches(dataset: Dataset, *, size: int = 64) -> Episodes:
         everything = Examples(images, classes, jnp.ones(size, bool))
         return Episode(support=jax.tree.map(lambda x: x[:0], everything), query=everything)
 
-    return Episodes(dataset.arrays, sample)
+    return Episodes(dataset.arrays, sample, dataset.prepare)
 
 
 def impossible_sizes(dataset: Dataset, *, way: Size, shot: Size, query: int) -> str | None:

@@ -65,8 +65,6 @@ def class_folders(
     place = Path(source)
     if size < 8:
         raise ValueError(f"size is {size}; it is at least 8")
-    if not place.exists():
-        raise FileNotFoundError(f"there is no {place}: name a directory or archive that exists")
     with _opened(place) as (stamps, read):
         members = _members(place, list(stamps))
         names = sorted({member.name for member in members})
@@ -81,10 +79,34 @@ def class_folders(
             pictures.digest(list(stamps.items())),
             lambda: _decode(place, members, read, size),
         )
-    for path in sorted({member.path for member in members}.difference(everything.paths)):
-        message = f"{path} in {place} is not a picture that can be decoded: it is left out"
-        warnings.warn(message, pictures.LeftOut, stacklevel=2)
+    _tell_left_out(place, members, everything)
     return split_as(everything, parts)
+
+
+def labelled(source: str | os.PathLike[str], *, size: int, channels: int = 3) -> Dataset:
+    """Pictures in class folders as they are now: all classes in one data set, nothing cached.
+
+    Args:
+        source: as for `class_folders`; folders `train` and `test` of class folders say nothing.
+        size: pixels along a side.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        FileNotFoundError: no such source.
+        ValueError: no class folders, or a class without a picture that can be decoded.
+    """
+    place = Path(source)
+    with _opened(place) as (stamps, read):
+        members = _members(place, list(stamps))
+        everything = _decode(place, members, read, size, channels)
+    _tell_left_out(place, members, everything)
+    return everything
+
+
+def _tell_left_out(place: Path, members: list[Member], decoded: Dataset) -> None:
+    for path in sorted({member.path for member in members}.difference(decoded.paths)):
+        message = f"{path} in {place} is not a picture that can be decoded: it is left out"
+        warnings.warn(message, pictures.LeftOut, stacklevel=3)
 
 
 class Member(NamedTuple):
@@ -106,6 +128,8 @@ class Parts(NamedTuple):
 @contextlib.contextmanager
 def _opened(place: Path) -> Generator[tuple[dict[str, str], Callable[[str], bytes]]]:
     """The pictures within a source, each with what changes when it does, and how to read one."""
+    if not place.exists():
+        raise FileNotFoundError(f"there is no {place}: name a directory or archive that exists")
     if place.is_dir():
         if stamps := _stamps(place):
             yield stamps, lambda path: (place / path).read_bytes()
@@ -165,9 +189,16 @@ def _members(place: Path, paths: list[str]) -> list[Member]:
     return sorted(members, key=lambda member: member.name)
 
 
-def _decode(place: Path, members: list[Member], read: Callable[[str], bytes], size: int) -> Dataset:
+def _decode(
+    place: Path,
+    members: list[Member],
+    read: Callable[[str], bytes],
+    size: int,
+    channels: int = 3,
+) -> Dataset:
     """All that can be decoded, by class."""
-    images, ailing = pictures.squares(lambda i: read(members[i].path), len(members), size)
+    open_one = lambda i: read(members[i].path)
+    images, ailing = pictures.squares(open_one, len(members), size, channels)
     kept = [i for i in range(len(members)) if i not in ailing]
     names = sorted({members[i].name for i in kept})
     for i, error in ailing.items():
