@@ -99,16 +99,29 @@ def memory(found: list[dict[str, Any]]) -> list[str]:
 def speed(found: list[dict[str, Any]]) -> list[str]:
     """A Markdown table of milliseconds, beside PyTorch's or what stands in brackets."""
     lines = [
-        "| row | ours, ms | PyTorch, ms | PyTorch / ours (range of the rounds) | compiling, s |",
-        "|---|---|---|---|---|",
+        "| row | ours, ms | PyTorch, ms | PyTorch / ours (range of the rounds) "
+        "| compiling, s | temporary memory, MB |",
+        "|---|---|---|---|---|---|",
     ]
-    for row in found:
+    for row in sorted(found, key=lambda row: row["name"]):
         beside = "" if row["peer"].startswith("PyTorch") else f" ({row['peer']})"
         ratio = "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})".format(**row)
         lines.append(
             f"| `{row['name']}` | {1e3 * row['seconds']:,.2f} "
-            f"| {1e3 * row['peer_seconds']:,.2f}{beside} | {ratio} | {row['compile_seconds']:.1f} |"
+            f"| {1e3 * row['peer_seconds']:,.2f}{beside} | {ratio} "
+            f"| {row['compile_seconds']:.1f} | {row['temporary_bytes'] / 1e6:,.0f} |"
         )
+    return lines
+
+
+def starts(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of seconds to the first meta-step."""
+    lines = [
+        "| config | first start, s | second start, s |",
+        "|---|---|---|",
+    ]
+    for row in found:
+        lines.append(f"| `{row['name']}` | {row['value']:.1f} | {row['again']:.1f} |")
     return lines
 
 
@@ -119,6 +132,7 @@ TABLES = {
     "memory": memory,
     "speed_cpu": speed,
     "speed_gpu": speed,
+    "starts_cpu": starts,
 }
 
 

@@ -12,8 +12,8 @@ from stdin is so many steps to run, answered by {"seconds": ...}, until stdin en
 
 Each is written as such networks usually are: a block is convolution, batch norm, ReLU, pool, and
 the cell of the Meta-Learner LSTM has coordinates as rows, as `torch.nn.LSTMCell` has them. With
---fastest they are as eager PyTorch does them fastest on a CPU. Pictures are random and stay where
-they are: nothing is sampled or copied while the clock runs.
+--fastest they are as eager PyTorch did most of them fastest on a CPU. Pictures are random and stay
+where they are: nothing is sampled or copied while the clock runs.
 """
 
 from __future__ import annotations
