@@ -11,12 +11,20 @@ import collections
 import io
 import math
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+# What Torch writes. Others may ask for more memory than there is.
+_OPCODES = frozenset(
+    "APPEND APPENDS BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD EMPTY_DICT "
+    "EMPTY_LIST EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWTRUE NONE PROTO "
+    "REDUCE SETITEM SETITEMS STOP TUPLE TUPLE1 TUPLE2 TUPLE3".split()
+)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -60,7 +68,7 @@ def read_state_dict(data: bytes, name: str) -> dict[str, NDArray[Any]]:
 
 
 def _read(stream: io.BytesIO) -> dict[str, NDArray[Any]]:
-    unpickle = lambda: _Unpickler(stream).load()
+    unpickle = lambda: _unpickled(stream)
     if (unpickle(), unpickle()) != (MAGIC, PROTOCOL):
         raise ValueError("it starts otherwise")
     if unpickle()["little_endian"] is not True:
@@ -76,6 +84,16 @@ def _read(stream: io.BytesIO) -> dict[str, NDArray[Any]]:
     if stream.read(1):
         raise ValueError("it goes on after its last number")
     return {name: _tensor(storages, name, *view) for name, view in views.items()}
+
+
+def _unpickled(stream: io.BytesIO) -> Any:
+    """The next pickle of the stream, once it has been looked through."""
+    start, most = stream.tell(), len(stream.getbuffer())
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name not in _OPCODES or (opcode.name == "LONG_BINPUT" and argument > most):
+            raise ValueError(f"it has {opcode.name} {argument}, which Torch does not write")
+    stream.seek(start)
+    return _Unpickler(stream).load()
 
 
 def _storage(stream: io.BytesIO, dtype: str, count: int) -> NDArray[Any]:
