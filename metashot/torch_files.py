@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 # What Torch writes. Others may ask for more memory than there is.
-_OPCODES = frozenset(
-    "APPEND APPENDS BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD EMPTY_DICT "
-    "EMPTY_LIST EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE NEWTRUE NONE PROTO "
-    "REDUCE SETITEM SETITEMS STOP TUPLE TUPLE1 TUPLE2 TUPLE3".split()
-)
+_OPCODES = {
+    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -68,16 +70,15 @@ def read_state_dict(data: bytes, name: str) -> dict[str, NDArray[Any]]:
 
 
 def _read(stream: io.BytesIO) -> dict[str, NDArray[Any]]:
-    unpickle = lambda: _unpickled(stream)
-    if (unpickle(), unpickle()) != (MAGIC, PROTOCOL):
+    if (_unpickled(stream), _unpickled(stream)) != (MAGIC, PROTOCOL):
         raise ValueError("it starts otherwise")
-    if unpickle()["little_endian"] is not True:
+    if _unpickled(stream)["little_endian"] is not True:
         raise ValueError("its numbers are big-endian")
-    views = dict(unpickle())
+    views = dict(_unpickled(stream))
     if not all(isinstance(name, str) for name in views):
         raise ValueError("its names are no text")
     needed = {key: (dtype, count) for ((dtype, key, count), *_) in views.values()}
-    keys = unpickle()
+    keys = _unpickled(stream)
     if sorted(keys) != sorted(needed):
         raise ValueError("it lists other storages than its tensors use")
     storages = {key: _storage(stream, *needed[key]) for key in keys}
@@ -87,10 +88,11 @@ def _read(stream: io.BytesIO) -> dict[str, NDArray[Any]]:
 
 
 def _unpickled(stream: io.BytesIO) -> Any:
-    """The next pickle of the stream, once it has been looked through."""
+    """The next pickle of the stream, run once its opcodes have been looked at."""
     start, most = stream.tell(), len(stream.getbuffer())
     for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name not in _OPCODES or (opcode.name == "LONG_BINPUT" and argument > most):
+        too_far = opcode.name == "LONG_BINPUT" and int(argument or 0) > most
+        if opcode.name not in _OPCODES or too_far:
             raise ValueError(f"it has {opcode.name} {argument}, which Torch does not write")
     stream.seek(start)
     return _Unpickler(stream).load()
@@ -114,7 +116,7 @@ def _tensor(
     """A copy of the part of its storage that a tensor looks at."""
     numbers = storages[storage[1]]
     last = offset + sum((n - 1) * step for n, step in zip(size, strides, strict=True))
-    within = min(offset, *size, *strides, 0) == 0 and last < len(numbers)
+    within = min(0, offset, *size, *strides) == 0 and last < len(numbers)
     if not within or math.prod(size) > len(numbers):
         raise ValueError(f"{name} looks beyond its storage")
     steps = [step * numbers.itemsize for step in strides]
