@@ -103,13 +103,13 @@ def _as_variables(tensors: dict[str, NDArray[Any]], name: str) -> Variables:
     network = nets.efficientnet_lite0()
     pictures = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     wanted = jax.eval_shape(network.init, jax.random.key(0), pictures)
-    paths = {_key(path): path for path, _ in jax.tree.leaves_with_path(wanted)}
-    for key in paths:
+    needed = [_key(path) for path, _ in jax.tree.leaves_with_path(wanted)]
+    for key in needed:
         if key not in tensors:
             raise ValueError(f"{name} has no {key}, which EfficientNet-Lite0 needs")
     for key in tensors:
         left_out = key.startswith("_fc.") or key.endswith(".num_batches_tracked")
-        if key not in paths and not left_out:
+        if key not in needed and not left_out:
             raise ValueError(f"{name} has {key}, which EfficientNet-Lite0 does not know")
 
     def leaf(path: PyTree, like: jax.ShapeDtypeStruct) -> jax.Array:
