@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import config, data, devices, losses, metrics, nets, optim, plots
+    from . import config, data, devices, losses, metrics, nets, optim, plots, pretrained
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
     from .evaluation import Evaluation, evaluate
@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     from .selection import choose
     from .training import train
 
-_MODULES = ("config", "data", "devices", "losses", "metrics", "nets", "optim", "plots")
+_MODULES = (
+    "config",
+    "data",
+    "devices",
+    "losses",
+    "metrics",
+    "nets",
+    "optim",
+    "plots",
+    "pretrained",
+)
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
     "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
@@ -82,6 +92,7 @@ __all__ = [
     "nets",
     "optim",
     "plots",
+    "pretrained",
     "prototypical",
     "run",
     "sample_episode",

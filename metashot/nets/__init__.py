@@ -2,6 +2,7 @@
 
 from .backbones import MLP, Conv4, ConvBlock, conv4, from_flax, init_dense, init_with_head, mlp
 from .convolutions import conv, conv_general_dilated, depthwise, factorised_conv
+from .efficientnet import EfficientNetLite, efficientnet_lite0
 from .layers import dense, unit
 from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
 
@@ -9,12 +10,14 @@ __all__ = [
     "MLP",
     "Conv4",
     "ConvBlock",
+    "EfficientNetLite",
     "batch_norm",
     "conv",
     "conv4",
     "conv_general_dilated",
     "dense",
     "depthwise",
+    "efficientnet_lite0",
     "factorised_conv",
     "from_flax",
     "init_dense",
