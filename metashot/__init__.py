@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
+    from .learners.imprinting import grow, imprint, imprinting, random_columns, remove_class
     from .learners.maml import anil, maml
     from .learners.matching import matching
     from .learners.meta_lstm import meta_lstm
@@ -37,6 +38,7 @@ _HOMES = {
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
+    "learners.imprinting": ("grow", "imprint", "imprinting", "random_columns", "remove_class"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
     "learners.meta_lstm": ("meta_lstm",),
@@ -67,6 +69,9 @@ __all__ = [
     "episodes",
     "evaluate",
     "fine_tune",
+    "grow",
+    "imprint",
+    "imprinting",
     "load",
     "losses",
     "maml",
@@ -79,6 +84,8 @@ __all__ = [
     "optim",
     "plots",
     "prototypical",
+    "random_columns",
+    "remove_class",
     "run",
     "sample_episode",
     "train",
