@@ -243,10 +243,10 @@ def grow(variables: Variables, capacity: int) -> Variables:
         ValueError: fewer columns than there are.
     """
     params, state = variables["params"], variables["state"]
-    more = capacity - len(params["columns"])
-    if more < 0:
-        raise ValueError(f"capacity is {capacity}, but there are {-more} more columns already")
-    pad = lambda x: jnp.pad(x, [(0, more), *[(0, 0)] * (x.ndim - 1)])
+    now = len(params["columns"])
+    if capacity < now:
+        raise ValueError(f"capacity is {capacity}, but there are {now} columns already")
+    pad = lambda x: jnp.pad(x, [(0, capacity - now), *[(0, 0)] * (x.ndim - 1)])
     return {
         "params": {**params, "columns": pad(params["columns"])},
         "state": {**state, "sum": pad(state["sum"]), "count": pad(state["count"])},
