@@ -95,7 +95,7 @@ def proxy_nca(
 
 
 def lifted_structured(embeddings: Array, examples: Examples, *, margin: float = 1.0) -> Array:
-    """The lifted structured loss (Song et al., CVPR 2016, equation 4) of a batch.
+    """The lifted structured loss (Song et al., CVPR 2016) of a batch.
 
     sum over the pairs (i, j) of a class of max(0, J_ij)^2 / (2 pairs), with J_ij = D_ij +
     log(sum over i's and sum over j's negatives k of exp(margin - D)) and D the distance, not

@@ -77,7 +77,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class RMSProp(SGD):
-    """RMSProp as in TensorFlow's scripts for fine-tuning (Qi, Brown & Lowe 2018, section 4.1).
+    """RMSProp as in TensorFlow's scripts for fine-tuning, for Qi, Brown & Lowe (CVPR 2018).
 
     The mean square starts at 1 and keeps 0.9 of itself; 1 is added to it under the root.
     """

@@ -39,11 +39,12 @@ def imprinting(
 
     A Task is {"columns" [C, D] of any length, "count" [C], "known" [C]}. Adapted to a support
     without rows it is the stored columns, and answers in the labels of all the data; adapted to
-    another it is made of that alone, each column the sum of its class's unit embeddings (section
-    3.2), and answers in the support's labels. C is read from the variables, not from `way`.
+    another it is made of that alone, each column the sum of its class's unit embeddings, and
+    answers in the support's labels. C is read from the variables, not from `way`.
 
     The state keeps the sums and counts of what `imprint` stored. Training moves the embedding that
     they were sums of, so `loss` sets the counts to zero: imprinted classes become trained ones.
+    Training goes on from `variables` with `learner._replace(init=lambda key, batch: variables)`.
 
     Args:
         network: the features, [n, ...] -> [n, d]; the default is `conv4(64)`.
@@ -216,7 +217,7 @@ def random_columns(key: Array, variables: Variables, labels: Array) -> Variables
 def remove_class(variables: Variables, labels: Array | int) -> Variables:
     """Forget a class, or the classes `labels` [n]: their logits are -inf, their columns free.
 
-    With all labels it drops a whole head, to imprint others in its place (section 4.3).
+    With all labels it drops a whole head, to imprint others in its place (table 3).
     """
     return _with_columns(variables, labels, 0)
 
