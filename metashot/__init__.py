@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
+    from .learners.imprinting import grow, imprint, imprinting, random_columns, remove_class
     from .learners.maml import anil, maml
     from .learners.matching import matching
     from .learners.meta_lstm import meta_lstm
@@ -48,6 +49,7 @@ _HOMES = {
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
+    "learners.imprinting": ("grow", "imprint", "imprinting", "random_columns", "remove_class"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
     "learners.meta_lstm": ("meta_lstm",),
@@ -81,6 +83,9 @@ __all__ = [
     "evaluate",
     "few_shot",
     "fine_tune",
+    "grow",
+    "imprint",
+    "imprinting",
     "load",
     "losses",
     "maml",
@@ -94,6 +99,8 @@ __all__ = [
     "plots",
     "pretrained",
     "prototypical",
+    "random_columns",
+    "remove_class",
     "run",
     "sample_episode",
     "train",

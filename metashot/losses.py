@@ -52,3 +52,67 @@ def classification_loss(logits: Array, query: Examples, state: PyTree = ()) -> t
     """What a classifying learner's `loss` returns: `masked_nll`, with the accuracy beside it."""
     accuracy = masked_accuracy(logits, query)
     return masked_nll(logits, query), Aux({"accuracy": accuracy}, state)
+
+
+def nca(x: Array, same: Array, others: Array, among: Array) -> Array:
+    """-log(exp(-d(x, same)) / sum over z of exp(-d(x, z))), with d the squared distance.
+
+    Neighbourhood components analysis as in Qi, Brown & Lowe (2018), equation 1: the sum runs over
+    examples of other classes alone, so that a loss may be negative.
+
+    Args:
+        x: embeddings [n, D].
+        same: [n, D], for each x another embedding of its class.
+        others: embeddings [m, D].
+        among: [n, m] bool, which of the others x's sum runs over; at least one for each x.
+
+    Returns:
+        [n] losses.
+    """
+    near = ((x - same) ** 2).sum(-1)
+    far = ((x[:, None] - others) ** 2).sum(-1)
+    return near + jax.nn.logsumexp(-far, axis=1, where=among)
+
+
+def proxy_nca(
+    embeddings: Array, proxies: Array, examples: Examples, *, include_positive: bool = False
+) -> Array:
+    """Mean of `nca` with a trained proxy for each class in place of its examples.
+
+    Equation 2 of Qi, Brown & Lowe (2018). On the sphere (`metashot.nets.unit`) and with the
+    positive included, as in their equation 4, it is the softmax of cosines at scale 2.
+
+    Args:
+        embeddings: [n, D].
+        proxies: [C, D], of at least two classes.
+        examples: targets [n] and mask [n].
+        include_positive: sum over the class's own proxy too.
+    """
+    own = members(examples, len(proxies))
+    same = proxies[jnp.where(counted(examples), examples.targets, 0)]
+    among = own | ~own if include_positive else ~own
+    return masked_mean(nca(embeddings, same, proxies, among), counted(examples))
+
+
+def lifted_structured(embeddings: Array, examples: Examples, *, margin: float = 1.0) -> Array:
+    """The lifted structured loss (Song et al., CVPR 2016) of a batch.
+
+    sum over the pairs (i, j) of a class of max(0, J_ij)^2 / (2 pairs), with J_ij = D_ij +
+    log(sum over i's and sum over j's negatives k of exp(margin - D)) and D the distance, not
+    squared. A pair counts once; a batch without pairs or negatives has loss 0.
+
+    Args:
+        embeddings: [n, D], of any length.
+        examples: targets [n] and mask [n].
+        margin: alpha.
+    """
+    counts = counted(examples)
+    both = counts[:, None] & counts
+    alike = examples.targets[:, None] == examples.targets
+    squared = ((embeddings[:, None] - embeddings) ** 2).sum(-1)
+    # A distance of zero passes no gradient; that of the root is infinite there.
+    distance = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+    # Not -inf: rows without negatives would leave NaN in the gradient.
+    pull = jax.nn.logsumexp(jnp.where(both & ~alike, margin - distance, -1e30), axis=1)
+    j = jnp.logaddexp(pull[:, None], pull) + distance
+    return masked_mean(jnp.maximum(j, 0) ** 2, jnp.triu(both & alike, 1)) / 2

@@ -59,6 +59,15 @@ def test_fields_are_the_constructors_keywords(
         assert fields[name] == keywords[name].default, name
 
 
+def test_imprintings_fields_are_its_constructors_keywords():
+    """But for `classes`: those of the training data are its way, whatever an episode's is."""
+    fields = {f.name: f.default for f in dataclasses.fields(config.Imprinting)}
+    keywords = inspect.signature(metashot.imprinting).parameters
+    fields["way"] = fields.pop("classes")
+    assert set(fields) == set(keywords)
+    assert all(fields[k] == keywords[k].default for k in set(fields) - {"network"})
+
+
 def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
     changed = dataclasses.replace(
         TINY, learner=MetaLSTM(steps=3, forget_range=(1.0, 2.0)), chunk=2, meta_batch=4
@@ -92,6 +101,10 @@ def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
         (
             "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, optimizer=Adam(rate=-1.0))",
             ["optimizer.rate", "above 0"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, optimizer=SGD(decay_every=0))",
+            ["optimizer.decay_every", "at least 1"],
         ),
         (
             "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, validate_every=15)",
@@ -148,3 +161,44 @@ def test_rate_rises_holds_and_falls(decay: Any):
     assert [sizes[10], sizes[50]] == pytest.approx([0.1, 0.1], rel=1e-4)
     assert sizes[75] == pytest.approx(0.1 if decay == "none" else 0.05, rel=1e-3)
     assert sizes[100] == pytest.approx(0.1 if decay == "none" else 0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "updates"),
+    [
+        ([1.0, 1.0, 1.0], [-0.0707107, -0.1343503, -0.1916259]),
+        ([2.0, 2.0], [-0.1318761, -0.2434451]),
+    ],
+)
+def test_rmsprop_is_tensorflows(gradients: list[float], updates: list[float]):
+    """The mean square starts at 1, epsilon 1 is under the root, the momentum is 0.9."""
+    import jax.numpy as jnp
+
+    optimizer = config.RMSProp(rate=0.1, new=1.0).build(3)
+    params = {"network": jnp.zeros(()), "head": jnp.zeros(())}
+    state = optimizer.init(params)
+    for gradient, desired in zip(gradients, updates, strict=True):
+        update, state = optimizer.update({k: jnp.asarray(gradient) for k in params}, state)
+        assert {k: float(v) for k, v in update.items()} == pytest.approx(
+            {k: desired for k in params}, abs=1e-6
+        )
+
+
+def test_new_layers_have_a_multiple_of_the_rate_and_it_falls_in_stairs():
+    """By 0.94 every four epochs, here of one step each; the first step is -rate / sqrt(2)."""
+    import jax.numpy as jnp
+
+    for optimizer, first in ((config.RMSProp(), 1e-4 / 2**0.5), (config.SGD(new=10.0), 1e-3)):
+        params = {"network": jnp.zeros(()), "columns": jnp.zeros(()), "scale": jnp.zeros(())}
+        made = optimizer.build(1)
+        update, _ = made.update({k: jnp.ones(()) for k in params}, made.init(params))
+        assert float(update["network"]) == pytest.approx(-first, rel=1e-5)
+        assert [float(update[k]) for k in ("columns", "scale")] == pytest.approx([-10 * first] * 2)
+    made = config.SGD(rate=1e-4, momentum=0.0, decay=0.94, decay_every=4).build(113)
+    state, rates = made.init({"network": jnp.zeros(())}), []
+    for _ in range(113):
+        update, state = made.update({"network": jnp.ones(())}, state)
+        rates.append(-float(update["network"]))
+    desired = {0: 1e-4, 3: 1e-4, 4: 9.4e-5, 8: 8.836e-5, 40: 5.386151e-5, 111: 1.881274e-5}
+    desired |= {112: 1.768398e-5}
+    assert {i: rates[i] for i in desired} == pytest.approx(desired, rel=1e-5)

@@ -13,9 +13,12 @@ from metashot.losses import (
     classification_loss,
     counted,
     known_classes,
+    lifted_structured,
     masked_accuracy,
     masked_mean,
     masked_nll,
+    nca,
+    proxy_nca,
 )
 
 LOGITS = np.array([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0], [9.0, -9.0, 0.0], [2.0, 2.0, 1.0]])
@@ -100,3 +103,72 @@ def test_classification_loss_gives_loss_accuracy_and_state() -> None:
     assert aux.metrics == {"accuracy": 0.5}
     assert aux.state["mean"].tolist() == [1, 1]
     assert not jax.jit(classification_loss)(jnp.asarray(LOGITS), examples())[1].state
+
+
+X, PROXIES = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.0, 1.0]])  # 0.8 and 2 apart
+
+
+@pytest.mark.parametrize(
+    ("include_positive", "loss"),
+    [(False, -1.2), (True, 0.263282)],
+    ids=["equation 2", "equation 4"],
+)
+def test_proxy_nca(float64: None, include_positive: bool, loss: float) -> None:
+    """With the positive it is the softmax of cosines at scale 2, which equation 4 drops."""
+    of = jax.jit(proxy_nca, static_argnames="include_positive")
+    one = examples(np.array([0]), np.array([True]))
+    assert of(X, PROXIES, one, include_positive=include_positive) == pytest.approx(loss, abs=1e-6)
+    padded = examples(np.array([-1, 0, 1]), np.array([True, True, False]))
+    rows = np.concatenate([X + 7, X, X - 7])
+    assert of(rows, PROXIES, padded, include_positive=include_positive) == pytest.approx(
+        loss, abs=1e-6
+    )
+    for scale, desired in ((2, 0.263282), (1, 0.437488)):
+        softmax = nll(jnp.asarray(scale * X @ PROXIES.T), one)[0]
+        assert float(softmax) == pytest.approx(desired, abs=1e-6)
+
+
+def test_nca_is_against_the_examples_of_other_classes(float64: None) -> None:
+    among = np.array([[True, False, True]])
+    others = np.array([[0.0, 1.0], [9.0, 9.0], [-1.0, 0.0]])  # 2, far and 4 apart
+    by_hand = 0.8 + np.log(np.exp(-2) + np.exp(-4))
+    assert jax.jit(nca)(X, PROXIES[:1], others, among).tolist() == pytest.approx([by_hand])
+
+
+lifted = jax.jit(jax.value_and_grad(lifted_structured))
+
+
+def test_lifted_structured_loss_on_a_line(float64: None) -> None:
+    """a at 0 and 1, b at 3: J = log(exp(-2) + exp(-1)) + 1 = 0.313262, the loss half its square."""
+    batch = examples(np.array([0, 0, 1, 1, -1]), np.array([True, True, True, False, True]))
+    value, grad = lifted(jnp.array([[0.0], [1], [3], [5], [2]]), batch)
+    assert float(value) == pytest.approx(0.0490664, abs=1e-7)
+    assert not grad[3:].any()
+    # dJ / d(a at 0): -1 of the pair, and the pull of b, weighed by its share.
+    share = np.exp(-2) / (np.exp(-2) + np.exp(-1))
+    assert float(grad[0, 0]) == pytest.approx(0.313262 * (share - 1), abs=1e-6)
+
+
+def test_lifted_structured_loss_counts_each_pair_once(float64: None) -> None:
+    """A loop over the pairs of a random batch."""
+    rng = np.random.default_rng(0)
+    z, targets = rng.normal(size=(9, 3)), np.arange(9) % 3
+    d = np.linalg.norm(z[:, None] - z, axis=-1)
+    terms = []
+    for i in range(9):
+        for j in range(i + 1, 9):
+            if targets[i] == targets[j]:
+                pulls = [np.exp(1 - d[k, targets != targets[k]]).sum() for k in (i, j)]
+                terms.append(max(0, np.log(sum(pulls)) + d[i, j]) ** 2)
+    assert len(terms) == 9
+    value, _ = lifted(z, examples(targets, np.ones(9, bool)))
+    assert float(value) == pytest.approx(np.mean(terms) / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("targets", [[0, 1, 2], [0, 0, 0], [0, 0, 1], [-1, -1, -1]])
+def test_lifted_structured_loss_is_finite_where_it_is_degenerate(targets: list[int]) -> None:
+    """Without pairs, without negatives, at one point, without rows."""
+    value, grad = lifted(jnp.ones((3, 2)), examples(np.array(targets), np.ones(3, bool)))
+    assert np.isfinite(value)
+    assert np.isfinite(grad).all()
+    assert (value > 0) == (targets == [0, 0, 1])

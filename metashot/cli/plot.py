@@ -85,7 +85,9 @@ def _draw_episodes(options: Options, folder: Path) -> None:
         sample_key, adapt_key = jax.random.split(episode_key(options.seed, TEST, index))
         example = source.sample(sample_key, arrays)
         task = learner.adapt(variables, example.support, adapt_key)
-        return example, task, learner.predict(variables, task, example.query.inputs)
+        answers = learner.predict(variables, task, example.query.inputs)
+        # A classifier of all the data's classes knows only these.
+        return example, task, answers[:, : config.test.way]
 
     example, task, logits = answered(options.episode, source.arrays)
     if tracing:

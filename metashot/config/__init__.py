@@ -5,13 +5,14 @@ of a learner's or a network's dataclass are the keywords of its constructor, wit
 """
 
 from .data import SOURCES, ClassFolders, Glyphs, MiniImageNet, Omniglot, Tfds, TinyImageNet
-from .experiment import Adam, Batch, Experiment, Sizes
+from .experiment import SGD, Adam, Batch, Experiment, RMSProp, Sizes
 from .files import ConfigError, as_text, check, installed, read, summary
 from .learners import (
     ANIL,
     MAML,
     Conv4,
     FineTune,
+    Imprinting,
     Matching,
     MetaLSTM,
     NearestEmbedding,
@@ -21,6 +22,7 @@ from .learners import (
 __all__ = [
     "ANIL",
     "MAML",
+    "SGD",
     "SOURCES",
     "Adam",
     "Batch",
@@ -30,12 +32,14 @@ __all__ = [
     "Experiment",
     "FineTune",
     "Glyphs",
+    "Imprinting",
     "Matching",
     "MetaLSTM",
     "MiniImageNet",
     "NearestEmbedding",
     "Omniglot",
     "Prototypical",
+    "RMSProp",
     "Sizes",
     "Tfds",
     "TinyImageNet",

@@ -40,6 +40,64 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum, at a rate that falls in stairs."""
+
+    rate: float = 1e-3
+    """learning rate"""
+    momentum: float = 0.9
+    """share of the last update in the next"""
+    decay: float = 0.1
+    """what the rate is multiplied by"""
+    decay_every: int | None = None
+    """steps between these falls; none by default"""
+    new: float = 1.0
+    """multiple of the rate for what is not in params["network"]: layers that are trained anew"""
+
+    def build(self, steps: int) -> Any:
+        """The optax transformation; the length of the run plays no part."""
+        import optax
+
+        return self._in_groups(optax.sgd(self._rate(), momentum=self.momentum))
+
+    def _rate(self) -> Any:
+        import optax
+
+        if self.decay_every is None:
+            return self.rate
+        return optax.exponential_decay(self.rate, self.decay_every, self.decay, staircase=True)
+
+    def _in_groups(self, optimizer: Any) -> Any:
+        import optax
+
+        # An update is linear in its rate: a multiple of the rate is a multiple of the update.
+        is_new = lambda params: {name: name != "network" for name in params}
+        return optax.chain(optimizer, optax.masked(optax.scale(self.new), is_new))
+
+
+@dataclass(frozen=True)
+class RMSProp(SGD):
+    """RMSProp as in TensorFlow's scripts for fine-tuning, for Qi, Brown & Lowe (CVPR 2018).
+
+    The mean square starts at 1 and keeps 0.9 of itself; 1 is added to it under the root.
+    """
+
+    rate: float = 1e-4
+    """learning rate"""
+    decay: float = 0.94
+    """what the rate is multiplied by"""
+    new: float = 10.0
+    """multiple of the rate for what is not in params["network"]: layers that are trained anew"""
+
+    def build(self, steps: int) -> Any:
+        """The optax transformation; the length of the run plays no part."""
+        import optax
+
+        tensorflow: Any = {"decay": 0.9, "eps": 1.0, "eps_in_sqrt": True, "initial_scale": 1.0}
+        return self._in_groups(optax.rmsprop(self._rate(), momentum=self.momentum, **tensorflow))
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Of an episode."""
 
@@ -77,7 +135,7 @@ class Experiment:
     """episodes a meta-step"""
     chunk: int | None = None
     """episodes a device holds at once; by default 1 on a CPU, elsewhere its whole share"""
-    optimizer: Adam = field(default=Adam())
+    optimizer: Adam | SGD = field(default=Adam())
     """of the meta-parameters"""
     validate_every: int = 1000
     """steps between validations, each of which saves a checkpoint"""

@@ -95,15 +95,17 @@ def check(config: Experiment) -> None:
                 wanted = "one of " + ", ".join(map(repr, typing.get_args(hint)))
             raise ConfigError(f"{name} is {value!r}; it must be {wanted.replace('typing.', '')}")
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
-    least |= {"steps": 1, "validate_every": 1, "optimizer.warmup": 0, "seed": 0}
+    least |= {"steps": 1, "validate_every": 1, "seed": 0}
+    least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1}
     for part in ("train", "test"):
         least |= {f"{part}.{name}": 1 for name in _names(type(getattr(config, part)))}
-    values = {name: value for name, _, value in _leaves(config)}
+    # An optimiser has fields that another has not.
+    values = {name: value for name, _, value in _leaves(config) if value is not None}
     for name, bound in least.items():
-        if values[name] < bound:
+        if name in values and values[name] < bound:
             raise ConfigError(f"{name} is {values[name]}; it is at least {bound}")
     for name in ("optimizer.rate", "optimizer.clip", "chunk"):
-        if values[name] is not None and values[name] <= 0:
+        if name in values and values[name] <= 0:
             raise ConfigError(f"{name} is {values[name]}; it is above 0")
     if config.validate_every % config.log_every:
         raise ConfigError(

@@ -199,3 +199,27 @@ class FineTune:
             network=self.network.build(), way=self.classes, bn_new_weight=self.bn_new_weight
         )
         return fine_tune(trained, optax.sgd(lambda s: rate / (1 + s * decay)), self.steps, way=way)
+
+
+@dataclass(frozen=True)
+class Imprinting:
+    """Weight imprinting (metashot.imprinting)."""
+
+    network: Conv4 = field(default=Conv4(64))
+    """the features"""
+    classes: int = 64
+    """of the training data"""
+    size: int | None = 64
+    """of the embedding; none takes the features themselves"""
+    scale: float = 10.0
+    """of the cosines at the start"""
+    scale_param: Literal["raw", "log"] = "raw"
+    """train the scale or its logarithm"""
+    bn_new_weight: float = 0.1
+    """weight of a batch's statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.imprinting import imprinting
+
+        settings = dict(vars(self), network=self.network.build())
+        return imprinting(way=settings.pop("classes"), **settings)

@@ -215,6 +215,14 @@ class TestBatches:
         for c in range(len(COUNTS)):
             assert stats.chisquare(seen[c == CLASS_OF_ROW]).pvalue > 1e-3
 
+    def test_a_class_of_one_image_is_drawn_as_often_as_one_of_thirty(self) -> None:
+        """Two classes of 30 images and one of 1: an image's share is 1/90, 1/90 or 1/3."""
+        source = batches(dataset((30, 30, 1)), size=9000)
+        drawn = jax.jit(source.sample)(jax.random.key(2), source.arrays)
+        seen = np.bincount(rows(drawn.query.inputs), minlength=61)
+        shares = np.array([1 / 90] * 60 + [1 / 3])
+        assert stats.chisquare(seen, 9000 * shares).pvalue > 1e-3
+
     def test_an_empty_batch_is_refused(self) -> None:
         with pytest.raises(ValueError, match="size is 0"):
             batches(dataset(), size=0)
