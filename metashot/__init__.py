@@ -16,9 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import config, data, devices, losses, metrics, nets, optim, plots, pretrained
+    from . import config, data, devices, enrolment, losses, metrics, nets, optim, plots, pretrained
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
+    from .enrolment import enroll
     from .evaluation import Evaluation, evaluate
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
     from .loading import load
-    from .recognition import classify, few_shot
+    from .recognition import classify, few_shot, stored
     from .selection import choose
     from .training import train
 
@@ -36,6 +37,7 @@ _MODULES = (
     "config",
     "data",
     "devices",
+    "enrolment",
     "losses",
     "metrics",
     "nets",
@@ -46,6 +48,7 @@ _MODULES = (
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
     "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
+    "enrolment": ("enroll",),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
@@ -55,7 +58,7 @@ _HOMES = {
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
     "loading": ("load",),
-    "recognition": ("classify", "few_shot"),
+    "recognition": ("classify", "few_shot", "stored"),
     "selection": ("choose",),
     "training": ("train",),
 }
@@ -79,6 +82,8 @@ __all__ = [
     "config",
     "data",
     "devices",
+    "enroll",
+    "enrolment",
     "episodes",
     "evaluate",
     "few_shot",
@@ -103,6 +108,7 @@ __all__ = [
     "remove_class",
     "run",
     "sample_episode",
+    "stored",
     "train",
 ]
 

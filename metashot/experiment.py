@@ -17,7 +17,7 @@ from .data.episodes import impossible_sizes
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
-from .loading import CHOICE, as_chosen, read_config, shapes_of, trained_way
+from .loading import CHOICE, CLASSES, as_chosen, read_config, shapes_of, trained_way
 from .runs import write_atomically
 from .selection import Choice, choose
 from .training import Trained, chunk_size, train
@@ -117,6 +117,8 @@ def run(
     parts = build(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", text)
+    if isinstance(config.train, Batch):
+        write_atomically(folder / CLASSES, json.dumps({"names": parts.splits.train.names}) + "\n")
     trained = train(
         parts.learner,
         parts.train,

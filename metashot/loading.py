@@ -16,6 +16,7 @@ from .base import Episode, Examples, Learner, Variables
 from .checkpoints import Checkpoints
 from .config import Batch, ConfigError, Experiment
 
+CLASSES = "classes.json"  # the names of the classes that a classifier stores, by label
 CHOICE = "choice.json"  # what a run chose on validation episodes, and all it tried
 
 

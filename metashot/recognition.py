@@ -1,14 +1,13 @@
-"""One's own pictures: a support folder makes a trained learner a classifier of its classes."""
+"""One's own pictures: a trained learner that knows a support, or stored classes, names them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Examples, Learner, PyTree, Variables
-from .config import ConfigError
+from .config import ConfigError, Experiment
 from .data import Dataset, Prepare
 from .data.folders import labelled
 from .data.pictures import LeftOut, squares
-from .loading import load, read_config, trained_way
+from .loading import CLASSES, load, read_config, trained_way
 
 BATCH = 32  # pictures answered at once
 
@@ -34,6 +33,7 @@ class Classifier(NamedTuple):
     names: tuple[str, ...]  # of class 0, 1, ...
     shape: tuple[int, int, int]  # of a picture: height, width, channels
     prepare: Prepare  # makes floats of pictures
+    config: Experiment  # of the learner
 
 
 class Prediction(NamedTuple):
@@ -60,12 +60,41 @@ def few_shot(
     """
     shape, prepare = _pictures_of(Path(run))
     examples = labelled(support, size=shape[0], channels=shape[2])
-    trained = trained_way(read_config(run))
+    config = read_config(run)
+    trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
     learner, variables, *_ = load(run, checkpoint=checkpoint, way=way)
     adapt = jax.jit(learner.adapt)
-    task = adapt(variables, _examples(examples, prepare), jax.random.key(0))
-    return Classifier(learner, variables, task, examples.names, shape, prepare)
+    everything = as_examples(examples.arrays.images, labels_of(examples), prepare)
+    task = adapt(variables, everything, jax.random.key(0))
+    return Classifier(learner, variables, task, examples.names, shape, prepare, config)
+
+
+def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
+    """A trained classifier, with the classes that it was trained on or that were enrolled.
+
+    Args:
+        run: folder of the run, or what `metashot enroll` wrote.
+        checkpoint: "best" by validation, "last", or a step.
+
+    Raises:
+        ValueError: no run, or one that stores no classes.
+    """
+    shape, prepare = _pictures_of(Path(run))
+    path = Path(run) / CLASSES
+    if not path.exists():
+        raise ConfigError(f"{run} stores no classes: give a support folder with examples of some")
+    config = read_config(run)
+    learner, variables, *_ = load(run, checkpoint=checkpoint)
+    names = tuple(json.loads(path.read_text())["names"])
+    task = stored_task(learner, variables, shape)
+    return Classifier(learner, variables, task, names, shape, prepare, config)
+
+
+def stored_task(learner: Learner, variables: Variables, shape: tuple[int, ...]) -> PyTree:
+    """The task of a classifier that is shown no support: its stored classes."""
+    nothing = Examples(jnp.zeros((0, *shape)), jnp.zeros(0, jnp.int32), jnp.zeros(0, bool))
+    return learner.adapt(variables, nothing)
 
 
 def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Prediction]:
@@ -96,17 +125,24 @@ def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Predi
 
 def probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, classes] of images [n, height, width, channels]: the softmax of the learner's logits."""
-    learner, variables, task, names, shape, prepare = classifier
+    learner, variables, task, names, _, prepare, _ = classifier
     predict = jax.jit(learner.predict)
-    rows = min(BATCH, max(len(images), 1))
-    found = [np.zeros((0, len(names)), np.float32)]
-    for start in range(0, len(images), rows):
-        batch = np.zeros((rows, *shape), np.uint8)  # one size, so one program
-        some = images[start : start + rows]
-        batch[: len(some)] = some
+    found = np.zeros((len(images), len(names)), np.float32)
+    for rows, batch in in_batches(images):
         logits = predict(variables, task, prepare(jnp.asarray(batch)))
-        found.append(np.asarray(jax.nn.softmax(logits))[: len(some), : len(names)])
-    return np.concatenate(found)
+        chances = np.asarray(jax.nn.softmax(logits))[:, : len(names)]
+        found[rows] = chances[: len(found[rows])]
+    return found
+
+
+def in_batches(images: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """(rows, their images) in batches of one size, so of one program; the last is filled up."""
+    size = min(BATCH, len(images))
+    for start in range(0, len(images), max(size, 1)):
+        rows = slice(start, start + size)
+        batch = np.zeros((size, *images.shape[1:]), np.uint8)
+        batch[: len(images[rows])] = images[rows]
+        yield rows, batch
 
 
 def _pictures_of(run: Path) -> tuple[tuple[int, int, int], Prepare]:
@@ -120,9 +156,12 @@ def _pictures_of(run: Path) -> tuple[tuple[int, int, int], Prepare]:
     return shape, Prepare(*facts["prepare"])
 
 
-def _examples(dataset: Dataset, prepare: Prepare) -> Examples:
-    """All images of a data set, as a support set."""
-    arrays = dataclasses.asdict(dataset.arrays)
-    targets = np.repeat(np.arange(dataset.classes), arrays["count"])
-    images = prepare(jnp.asarray(arrays["images"]))
-    return Examples(images, jnp.asarray(targets, jnp.int32), jnp.ones(len(images), bool))
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """[n]: the class of each image."""
+    return np.repeat(np.arange(dataset.classes), np.asarray(dataset.arrays.count))
+
+
+def as_examples(images: Any, labels: NDArray[np.integer], prepare: Prepare) -> Examples:
+    """Images [n, H, W, C] uint8 as a support set; a label of -1 does not count."""
+    targets = jnp.asarray(labels, jnp.int32)
+    return Examples(prepare(jnp.asarray(images)), targets, targets >= 0)

@@ -18,7 +18,9 @@ COMPILED = "JAX_COMPILATION_CACHE_DIR"
 COMMANDS = {
     "train": "meta-train a learner from a config",
     "evaluate": "measure a trained learner on episodes of new classes",
-    "predict": "name what pictures show, from a folder of examples",
+    "enroll": "add classes to a trained classifier from a folder of pictures",
+    "predict": "name what pictures show",
+    "classes": "list the classes that a classifier stores",
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",
     "data": "prepare a data set, or look at it",

@@ -1,4 +1,4 @@
-"""`metashot predict RUN --support FOLDER IMAGE...`: what one's own pictures show."""
+"""`metashot predict RUN IMAGE...`: what one's own pictures show."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .run import checkpoint_of, left_out_named
 if TYPE_CHECKING:
     from ..recognition import Prediction
 
-EXAMPLE = "metashot predict runs/glyphs_prototypical --support letters one.png two.png"
+EXAMPLE = "metashot predict runs/letters one.png two.png"
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Say which class of a folder each picture shows, by a trained learner."""
+    """Say which class each picture shows: one that the run stores, or one of a support folder."""
 
     run: tyro.conf.Positional[Path]
-    """folder of the run"""
+    """folder of the run, or what `metashot enroll` wrote"""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """pictures to name"""
-    support: Path
-    """folder with a folder of pictures for each class; one picture is enough"""
+    support: Path | None = None
+    """a folder of pictures for each class, one picture is enough; with any learner"""
     checkpoint: str = "best"
     """best by validation, last, or a step"""
     top: int = 3
@@ -56,11 +56,14 @@ def main(arguments: list[str]) -> int:
     if options.csv and options.json:
         raise CallError("--csv and --json: choose one")
 
-    from ..recognition import classify, few_shot  # from here on, jax
+    from ..recognition import classify, few_shot, stored  # from here on, jax
 
     checkpoint = checkpoint_of(options.checkpoint)
     with left_out_named() as left_out:
-        classifier = few_shot(options.run, options.support, checkpoint=checkpoint)
+        if options.support is None:
+            classifier = stored(options.run, checkpoint=checkpoint)
+        else:
+            classifier = few_shot(options.run, options.support, checkpoint=checkpoint)
         predictions = classify(classifier, options.images)
     _tell(predictions, options)
     return 1 if left_out else 0

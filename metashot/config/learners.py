@@ -33,6 +33,19 @@ class Conv4:
 
 
 @dataclass(frozen=True)
+class EfficientNetLite0:
+    """Features of photographs (metashot.nets.efficientnet_lite0)."""
+
+    dtype: Literal["bfloat16"] | None = None
+    """of maps inside: bfloat16 for speed on GPUs and TPUs, float32 by default"""
+
+    def build(self) -> base.Network:
+        from ..nets import efficientnet_lite0
+
+        return efficientnet_lite0(**vars(self))
+
+
+@dataclass(frozen=True)
 class MetaLSTM:
     """The Meta-Learner LSTM (metashot.meta_lstm)."""
 
@@ -205,7 +218,7 @@ class FineTune:
 class Imprinting:
     """Weight imprinting (metashot.imprinting)."""
 
-    network: Conv4 = field(default=Conv4(64))
+    network: Conv4 | EfficientNetLite0 = field(default=Conv4(64))
     """the features"""
     classes: int = 64
     """of the training data"""

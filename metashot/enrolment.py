@@ -1,0 +1,148 @@
+"""Growing a classifier from single pictures: folders of new classes become columns of its head."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import config as configs
+from .base import Variables
+from .checkpoints import Checkpoints
+from .config import Batch, ClassFolders, ConfigError, EfficientNetLite0, Experiment, Imprinting
+from .data import Prepare
+from .data.folders import labelled
+from .learners.imprinting import grow, imprint
+from .loading import CLASSES
+from .recognition import Classifier, as_examples, in_batches, labels_of, stored_task
+from .runs import versions
+
+CAPACITY = 64  # columns of a classifier that starts empty
+
+
+def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
+    """A classifier without a class yet, on the embedding of EfficientNet-Lite0 (ImageNet-1k).
+
+    Args:
+        path: as for `metashot.pretrained.efficientnet_lite0`; None reads the weights of the extra
+            "pretrained".
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: weights of another network.
+    """
+    from .pretrained import efficientnet_lite0
+
+    body = efficientnet_lite0(path)
+    made = Imprinting(network=EfficientNetLite0(), size=None, classes=CAPACITY)
+    shape, prepare = (224, 224, 3), Prepare(1 / 128, -127 / 128)
+    config = Experiment(ClassFolders(".", size=224), made, steps=1, train=Batch())
+    columns = jnp.zeros((CAPACITY, 1280))
+    variables: Variables = {
+        "params": {
+            "network": body["params"],
+            "columns": columns,
+            "scale": jnp.asarray(made.scale, columns.dtype),
+        },
+        "state": {"network": body["state"], "sum": columns, "count": columns[:, 0]},
+    }
+    learner = made.build(CAPACITY)
+    task = stored_task(learner, variables, shape)
+    return Classifier(learner, variables, task, (), shape, prepare, config)
+
+
+def enroll(
+    classifier: Classifier, source: str | os.PathLike[str], *, merge: bool = False
+) -> Classifier:
+    """The classifier with the classes of a folder; the columns of all others keep their bits.
+
+    Args:
+        classifier: of `stored` or `pretrained`.
+        source: a folder of pictures for each class; one picture is enough.
+        merge: add the pictures of classes that were enrolled before to these.
+
+    Raises:
+        FileNotFoundError: no such source.
+        ValueError: no class folders, a learner that cannot store classes, a class that is there
+            already, or with `merge` one that was trained.
+
+    Example:
+        mine = metashot.enroll(metashot.stored("runs/glyphs_imprinting"), "letters")
+        for image, ranked in metashot.classify(mine, ["one.png", "two.png"]):
+            print(image, *ranked[0])
+    """
+    learner, variables, _, names, shape, prepare, config = classifier
+    made = config.learner
+    if not isinstance(made, Imprinting):
+        raise ConfigError(
+            f"classes are enrolled into an Imprinting, not into {type(made).__name__}"
+        )
+    pictures = labelled(source, size=shape[0], channels=shape[2])
+    _refuse(classifier, pictures.names, merge)
+    names += tuple(name for name in pictures.names if name not in names)
+    capacity = len(variables["params"]["columns"])
+    while capacity < len(names):
+        capacity *= 2
+    variables = grow(variables, capacity)
+    labels = np.array([names.index(name) for name in pictures.names])[labels_of(pictures)]
+    add = jax.jit(partial(imprint, learner))
+    for rows, batch in in_batches(np.asarray(pictures.arrays.images)):
+        targets = np.full(len(batch), -1)
+        targets[: len(labels[rows])] = labels[rows]
+        variables = add(variables, as_examples(batch, targets, prepare))
+    config = dataclasses.replace(config, learner=dataclasses.replace(made, classes=capacity))
+    task = stored_task(learner, variables, shape)
+    return Classifier(learner, variables, task, names, shape, prepare, config)
+
+
+def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:
+    """Refuse names that are there already and cannot or should not be added to."""
+    counts = np.asarray(classifier.variables["state"]["count"])
+    for name in set(new) & set(classifier.names):
+        if not merge:
+            raise ConfigError(f"there is a class {name} already: rename the folder, or merge")
+        if not counts[classifier.names.index(name)]:
+            raise ConfigError(
+                f"class {name} was trained, so it has no sum of examples to add to: "
+                "rename the folder"
+            )
+
+
+def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
+    """Write a classifier as the folder of a run, for `stored` and the command line.
+
+    Raises:
+        ValueError: a folder that exists.
+    """
+    place = Path(folder)
+    check_new(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _, variables, _, names, shape, prepare, config = classifier
+    facts = {"input_shape": shape, "prepare": prepare, "versions": versions()}
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
+        whole = Path(temporary) / "run"  # renamed once it is whole
+        whole.mkdir()
+        (whole / "config.py").write_text(configs.as_text(config))
+        (whole / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (whole / CLASSES).write_text(json.dumps({"names": names}) + "\n")
+        with closing(Checkpoints(whole / "checkpoints")) as checkpoints:
+            checkpoints.save(0, {"variables": variables}, score=0.0)
+        whole.rename(place)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that exists: what is there is not written over.
+
+    Raises:
+        ValueError: it does.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder} exists: name a new folder")
