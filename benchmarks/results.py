@@ -125,6 +125,23 @@ def starts(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def imprinted(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of accuracies among five classes, and among all of a set."""
+    shots = list(found[0]["all_classes"])
+    lines = [
+        "| row | classes | 5-way 1-shot, % | 5-way 5-shot, % | all classes, % by shots: "
+        + " | ".join(shots)
+        + " |",
+        "|---" * (4 + len(shots)) + "|",
+    ]
+    for row in found:
+        pairs = ((row["value"], row["interval"]), row["five_shot"])
+        five = " | ".join(f"{100 * value:.1f} ± {100 * half:.1f}" for value, half in pairs)
+        every = " | ".join(f"{100 * row['all_classes'][shot]:.1f}" for shot in shots)
+        lines.append(f"| `{row['name']}` | {row['classes']} | {five} | {every} |")
+    return lines
+
+
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
@@ -133,6 +150,7 @@ TABLES = {
     "speed_cpu": speed,
     "speed_gpu": speed,
     "starts_cpu": starts,
+    "imprinting_pretrained": imprinted,
 }
 
 

@@ -27,7 +27,7 @@ def seconds(name: str, compiled: Path, workdir: Path) -> float:
     """To the first report of a training."""
     command = [sys.executable, "-m", "metashot.cli.main", "train", name]
     command += ["--log-every", "1", "--validate-every", "1000", "--workdir", str(workdir)]
-    command += ["--data.repacked", "True"] if "omniglot" in name else []
+    command += ["--data.repacked"] if "omniglot" in name else []
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
     start = time.perf_counter()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
