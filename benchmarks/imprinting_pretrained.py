@@ -44,7 +44,7 @@ SETS = {
 
 def read(name: str) -> Dataset:
     place = Path(os.environ["METASHOT_DATA"]) / SETS[name].archive
-    pictures = labelled(place, size=224)
+    pictures = labelled(place, size=224, crop=True)
     if SETS[name].classes is None:
         return pictures
     wanted = (place.parent / str(SETS[name].classes)).read_text().split()
@@ -60,8 +60,9 @@ def views(images: Array) -> Array:
 
 def embeddings(pictures: Dataset) -> np.ndarray:
     """[n, 4, 1280]: of four views of each picture."""
-    _, variables, _, _, _, prepare, config = enrolment.pretrained()
-    network = config.learner.network.build()
+    classifier = enrolment.pretrained()
+    variables, prepare = classifier.variables, classifier.pictures.prepare
+    network = classifier.config.learner.network.build()
     body: Any = {"params": variables["params"]["network"], "state": variables["state"]["network"]}
     embed = jax.jit(lambda x: jax.lax.map(lambda v: network.apply(body, v)[0], views(prepare(x))))
     images = np.asarray(pictures.arrays.images)

@@ -22,7 +22,7 @@ from .data import Prepare
 from .data.folders import labelled
 from .learners.imprinting import grow, imprint
 from .loading import CLASSES
-from .recognition import Classifier, as_examples, in_batches, labels_of, stored_task
+from .recognition import Classifier, Pictures, as_examples, in_batches, labels_of, stored_task
 from .runs import versions
 
 CAPACITY = 64  # columns of a classifier that starts empty
@@ -43,7 +43,7 @@ def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
 
     body = efficientnet_lite0(path)
     made = Imprinting(network=EfficientNetLite0(), size=None, classes=CAPACITY)
-    shape, prepare = (224, 224, 3), Prepare(1 / 128, -127 / 128)
+    pictures = Pictures((224, 224, 3), Prepare(1 / 128, -127 / 128), crop=True)
     config = Experiment(ClassFolders(".", size=224), made, steps=1, train=Batch())
     columns = jnp.zeros((CAPACITY, 1280))
     variables: Variables = {
@@ -55,8 +55,8 @@ def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
         "state": {"network": body["state"], "sum": columns, "count": columns[:, 0]},
     }
     learner = made.build(CAPACITY)
-    task = stored_task(learner, variables, shape)
-    return Classifier(learner, variables, task, (), shape, prepare, config)
+    task = stored_task(learner, variables, pictures)
+    return Classifier(learner, variables, task, (), pictures, config)
 
 
 def enroll(
@@ -79,28 +79,28 @@ def enroll(
         for image, ranked in metashot.classify(mine, ["one.png", "two.png"]):
             print(image, *ranked[0])
     """
-    learner, variables, _, names, shape, prepare, config = classifier
+    learner, variables, _, names, pictures, config = classifier
     made = config.learner
     if not isinstance(made, Imprinting):
         raise ConfigError(
             f"classes are enrolled into an Imprinting, not into {type(made).__name__}"
         )
-    pictures = labelled(source, size=shape[0], channels=shape[2])
-    _refuse(classifier, pictures.names, merge)
-    names += tuple(name for name in pictures.names if name not in names)
+    shown = labelled(source, **pictures.reading)
+    _refuse(classifier, shown.names, merge)
+    names += tuple(name for name in shown.names if name not in names)
     capacity = len(variables["params"]["columns"])
     while capacity < len(names):
         capacity *= 2
     variables = grow(variables, capacity)
-    labels = np.array([names.index(name) for name in pictures.names])[labels_of(pictures)]
+    labels = np.array([names.index(name) for name in shown.names])[labels_of(shown)]
     add = jax.jit(partial(imprint, learner))
-    for rows, batch in in_batches(np.asarray(pictures.arrays.images)):
+    for rows, batch in in_batches(np.asarray(shown.arrays.images)):
         targets = np.full(len(batch), -1)
         targets[: len(labels[rows])] = labels[rows]
-        variables = add(variables, as_examples(batch, targets, prepare))
+        variables = add(variables, as_examples(batch, targets, pictures))
     config = dataclasses.replace(config, learner=dataclasses.replace(made, classes=capacity))
-    task = stored_task(learner, variables, shape)
-    return Classifier(learner, variables, task, names, shape, prepare, config)
+    task = stored_task(learner, variables, pictures)
+    return Classifier(learner, variables, task, names, pictures, config)
 
 
 def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:
@@ -125,8 +125,9 @@ def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
     place = Path(folder)
     check_new(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    _, variables, _, names, shape, prepare, config = classifier
-    facts = {"input_shape": shape, "prepare": prepare, "versions": versions()}
+    _, variables, _, names, pictures, config = classifier
+    facts = {"input_shape": pictures.shape, "prepare": pictures.prepare, "crop": pictures.crop}
+    facts |= {"versions": versions()}
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
         whole = Path(temporary) / "run"  # renamed once it is whole
         whole.mkdir()

@@ -24,6 +24,19 @@ from .loading import CLASSES, load, read_config, trained_way
 BATCH = 32  # pictures answered at once
 
 
+class Pictures(NamedTuple):
+    """How a picture file becomes an input."""
+
+    shape: tuple[int, int, int]  # height, width, channels
+    prepare: Prepare = Prepare()  # makes floats of it
+    crop: bool = False  # to the square in its middle; else it is stretched
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Keywords of those who read files."""
+        return {"size": self.shape[0], "channels": self.shape[2], "crop": self.crop}
+
+
 class Classifier(NamedTuple):
     """A task that is ready to answer, and what its classes are called."""
 
@@ -31,8 +44,7 @@ class Classifier(NamedTuple):
     variables: Variables
     task: PyTree
     names: tuple[str, ...]  # of class 0, 1, ...
-    shape: tuple[int, int, int]  # of a picture: height, width, channels
-    prepare: Prepare  # makes floats of pictures
+    pictures: Pictures
     config: Experiment  # of the learner
 
 
@@ -58,16 +70,16 @@ def few_shot(
         ValueError: no run, one that was not trained on pictures, a support without class folders,
             or with more classes than the run's parameters are for.
     """
-    shape, prepare = _pictures_of(Path(run))
-    examples = labelled(support, size=shape[0], channels=shape[2])
+    pictures = _pictures_of(Path(run))
+    examples = labelled(support, **pictures.reading)
     config = read_config(run)
     trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
     learner, variables, *_ = load(run, checkpoint=checkpoint, way=way)
     adapt = jax.jit(learner.adapt)
-    everything = as_examples(examples.arrays.images, labels_of(examples), prepare)
+    everything = as_examples(examples.arrays.images, labels_of(examples), pictures)
     task = adapt(variables, everything, jax.random.key(0))
-    return Classifier(learner, variables, task, examples.names, shape, prepare, config)
+    return Classifier(learner, variables, task, examples.names, pictures, config)
 
 
 def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
@@ -80,21 +92,21 @@ def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
     Raises:
         ValueError: no run, or one that stores no classes.
     """
-    shape, prepare = _pictures_of(Path(run))
+    pictures = _pictures_of(Path(run))
     path = Path(run) / CLASSES
     if not path.exists():
         raise ConfigError(f"{run} stores no classes: give a support folder with examples of some")
     config = read_config(run)
     learner, variables, *_ = load(run, checkpoint=checkpoint)
     names = tuple(json.loads(path.read_text())["names"])
-    task = stored_task(learner, variables, shape)
-    return Classifier(learner, variables, task, names, shape, prepare, config)
+    task = stored_task(learner, variables, pictures)
+    return Classifier(learner, variables, task, names, pictures, config)
 
 
-def stored_task(learner: Learner, variables: Variables, shape: tuple[int, ...]) -> PyTree:
+def stored_task(learner: Learner, variables: Variables, pictures: Pictures) -> PyTree:
     """The task of a classifier that is shown no support: its stored classes."""
-    nothing = Examples(jnp.zeros((0, *shape)), jnp.zeros(0, jnp.int32), jnp.zeros(0, bool))
-    return learner.adapt(variables, nothing)
+    nothing = np.zeros((0, *pictures.shape), np.uint8)
+    return learner.adapt(variables, as_examples(nothing, np.zeros(0, np.int32), pictures))
 
 
 def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Prediction]:
@@ -109,8 +121,8 @@ def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Predi
             print(image, *ranked[0])
     """
     paths = [str(path) for path in images]
-    size, _, channels = classifier.shape
-    pixels, ailing = squares(lambda i: Path(paths[i]).read_bytes(), len(paths), size, channels)
+    read = lambda i: Path(paths[i]).read_bytes()
+    pixels, ailing = squares(read, len(paths), **classifier.pictures.reading)
     for i in ailing:
         message = f"{paths[i]} is not a picture that can be decoded: it is left out"
         warnings.warn(message, LeftOut, stacklevel=2)
@@ -125,11 +137,11 @@ def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Predi
 
 def probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, classes] of images [n, height, width, channels]: the softmax of the learner's logits."""
-    learner, variables, task, names, _, prepare, _ = classifier
+    learner, variables, task, names, pictures, _ = classifier
     predict = jax.jit(learner.predict)
     found = np.zeros((len(images), len(names)), np.float32)
     for rows, batch in in_batches(images):
-        logits = predict(variables, task, prepare(jnp.asarray(batch)))
+        logits = predict(variables, task, pictures.prepare(jnp.asarray(batch)))
         chances = np.asarray(jax.nn.softmax(logits))[:, : len(names)]
         found[rows] = chances[: len(found[rows])]
     return found
@@ -145,15 +157,15 @@ def in_batches(images: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.ui
         yield rows, batch
 
 
-def _pictures_of(run: Path) -> tuple[tuple[int, int, int], Prepare]:
-    """The shape of the pictures that a run was trained on, and how they became floats."""
+def _pictures_of(run: Path) -> Pictures:
+    """How the pictures that a run was trained on became its inputs."""
     if not (run / "run.json").exists():
         raise ConfigError(f"{run} holds no run of metashot (no run.json)")
     facts = json.loads((run / "run.json").read_text())
     shape = tuple(facts["input_shape"])
     if facts.get("prepare") is None or len(shape) != 3 or shape[0] != shape[1]:
         raise ConfigError(f"{run} does not say how a picture becomes an input of its learner")
-    return shape, Prepare(*facts["prepare"])
+    return Pictures(shape, Prepare(*facts["prepare"]), facts.get("crop", False))
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
@@ -161,7 +173,7 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     return np.repeat(np.arange(dataset.classes), np.asarray(dataset.arrays.count))
 
 
-def as_examples(images: Any, labels: NDArray[np.integer], prepare: Prepare) -> Examples:
+def as_examples(images: Any, labels: NDArray[np.integer], pictures: Pictures) -> Examples:
     """Images [n, H, W, C] uint8 as a support set; a label of -1 does not count."""
     targets = jnp.asarray(labels, jnp.int32)
-    return Examples(prepare(jnp.asarray(images)), targets, targets >= 0)
+    return Examples(pictures.prepare(jnp.asarray(images)), targets, targets >= 0)

@@ -16,7 +16,7 @@ import metashot
 from metashot import enrolment, recognition
 from metashot.config import Batch, ConfigError, Conv4, Experiment, Glyphs, Imprinting, Prototypical
 from metashot.data import INK
-from metashot.recognition import Classifier, stored_task
+from metashot.recognition import Classifier, Pictures, stored_task
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -39,9 +39,9 @@ def base() -> Classifier:
     learner = MADE.build(3)
     batch = metashot.Examples(ink(0, 1, 2), jnp.arange(3), jnp.ones(3, bool))
     variables = learner.init(jax.random.key(0), metashot.Episode(batch, batch))
-    shape = (SIZE, SIZE, 1)
-    task = stored_task(learner, variables, shape)
-    return Classifier(learner, variables, task, ("x", "y", "z"), shape, INK, CONFIG)
+    pictures = Pictures((SIZE, SIZE, 1), INK)
+    task = stored_task(learner, variables, pictures)
+    return Classifier(learner, variables, task, ("x", "y", "z"), pictures, CONFIG)
 
 
 def folder(place: Path, **seeds: tuple[int, ...]) -> Path:
@@ -95,7 +95,7 @@ def test_a_saved_classifier_comes_back(base: Classifier, tmp_path: Path):
     after = metashot.enroll(base, folder(tmp_path / "new", ant=(3,)))
     enrolment.save(after, tmp_path / "runs" / "mine")
     back = metashot.stored(tmp_path / "runs" / "mine")
-    assert (back.names, back.shape, back.prepare) == (after.names, after.shape, after.prepare)
+    assert (back.names, back.pictures) == (after.names, after.pictures)
     images = np.stack([drawing(seed) for seed in range(5)])[..., None]
     ours, theirs = (recognition.probabilities(c, images) for c in (back, after))
     np.testing.assert_array_equal(ours, theirs)

@@ -83,13 +83,16 @@ def class_folders(
     return split_as(everything, parts)
 
 
-def labelled(source: str | os.PathLike[str], *, size: int, channels: int = 3) -> Dataset:
+def labelled(
+    source: str | os.PathLike[str], *, size: int, channels: int = 3, crop: bool = False
+) -> Dataset:
     """Pictures in class folders as they are now: all classes in one data set, nothing cached.
 
     Args:
         source: as for `class_folders`; folders `train` and `test` of class folders say nothing.
         size: pixels along a side.
         channels: 3 for RGB, 1 for grey.
+        crop: cut pictures to the square in their middle; else they are stretched.
 
     Raises:
         FileNotFoundError: no such source.
@@ -98,7 +101,7 @@ def labelled(source: str | os.PathLike[str], *, size: int, channels: int = 3) ->
     place = Path(source)
     with _opened(place) as (stamps, read):
         members = _members(place, list(stamps))
-        everything = _decode(place, members, read, size, channels)
+        everything = _decode(place, members, read, size, channels, crop=crop)
     _tell_left_out(place, members, everything)
     return everything
 
@@ -195,10 +198,12 @@ def _decode(
     read: Callable[[str], bytes],
     size: int,
     channels: int = 3,
+    *,
+    crop: bool = False,
 ) -> Dataset:
     """All that can be decoded, by class."""
     open_one = lambda i: read(members[i].path)
-    images, ailing = pictures.squares(open_one, len(members), size, channels)
+    images, ailing = pictures.squares(open_one, len(members), size, channels, crop=crop)
     kept = [i for i in range(len(members)) if i not in ailing]
     names = sorted({members[i].name for i in kept})
     for i, error in ailing.items():

@@ -24,7 +24,7 @@ def digest(*made_of: Any) -> str:
 
 
 def squares(
-    read: Callable[[int], bytes], count: int, size: int, channels: int = 3
+    read: Callable[[int], bytes], count: int, size: int, channels: int = 3, *, crop: bool = False
 ) -> tuple[NDArray[np.uint8], dict[int, Exception]]:
     """The pictures in the files `read(0)` to `read(count - 1)`.
 
@@ -38,7 +38,7 @@ def squares(
     ailing: dict[int, Exception] = {}
     for i in range(count):
         try:
-            images[i] = square(Image.open(io.BytesIO(read(i))), size, channels)
+            images[i] = square(Image.open(io.BytesIO(read(i))), size, channels, crop=crop)
         except Exception as error:  # a decoder of damaged bytes may raise anything
             if isinstance(error, OSError) and error.errno:  # the disk's fault, not the picture's
                 raise
@@ -46,10 +46,13 @@ def squares(
     return images, ailing
 
 
-def square(image: Image.Image, size: int, channels: int = 3) -> NDArray[np.uint8]:
+def square(
+    image: Image.Image, size: int, channels: int = 3, *, crop: bool = False
+) -> NDArray[np.uint8]:
     """[size, size, channels]: RGB or grey, turned as its camera was held, on white where clear.
 
-    It is stretched, by area where both of its sides shrink, else bicubically.
+    It is stretched, or with `crop` cut to the square in its middle; pixels are made by area where
+    both sides shrink, else bicubically.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits of grey
@@ -59,5 +62,8 @@ def square(image: Image.Image, size: int, channels: int = 3) -> NDArray[np.uint8
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     shrinks = min(image.size) >= size
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    resized = image.convert("L" if channels == 1 else "RGB").resize((size, size), method)
-    return np.asarray(resized).reshape(size, size, channels)
+    image = image.convert("L" if channels == 1 else "RGB")
+    fitted = (
+        ImageOps.fit(image, (size, size), method) if crop else image.resize((size, size), method)
+    )
+    return np.asarray(fitted).reshape(size, size, channels)

@@ -16,7 +16,6 @@ from metashot import nearest_neighbor, recognition
 from metashot.base import Examples, Variables
 from metashot.cli.main import main
 from metashot.config import Experiment
-from metashot.data import Prepare
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -32,8 +31,9 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         variables: Variables = {"params": {}, "state": {}}
         task = learner.adapt(variables, Examples(pixels, jnp.arange(2), jnp.ones(2, bool)))
         config = Experiment(data=None, learner=None, steps=1)
-        facts = (("first", "last"), (2, 2, 1), Prepare(), config)
-        return recognition.Classifier(learner, variables, task, *facts)
+        pictures = recognition.Pictures((2, 2, 1))
+        names = ("first", "last")
+        return recognition.Classifier(learner, variables, task, names, pictures, config)
 
     monkeypatch.setattr(recognition, "few_shot", few_shot)
     for name, pixels in {"a": [[255, 0], [0, 0]], "b": [[0, 0], [0, 255]]}.items():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from metashot.data import class_folders
 from metashot.data.dataset import Prepare, Splits
+from metashot.data.folders import labelled
 from metashot.data.pictures import LeftOut
 
 PICTURES = sys.modules["metashot.data.pictures"]
@@ -226,6 +227,24 @@ def test_a_camera_held_upright(tmp_path: Path):
     write(place, classes("b"))
     seen = class_folders(place, size=16).train.arrays.images[0]
     np.testing.assert_array_equal(seen, np.rot90(image, -1))
+
+
+def test_all_classes_as_they_are_now(tmp_path: Path):
+    """One data set of all folders: nothing is split, and nothing is cached."""
+    place = write(tmp_path / "own", {"b/0.png": png(pixels(1)), "a/1.png": png(pixels(2))})
+    (place / "split_train.txt").write_text("a")
+    assert labelled(place, size=16).names == ("a", "b")
+    write(place, {"b/0.png": png(pixels(3))})
+    grey = labelled(place, size=16, channels=1).arrays.images
+    wanted = Image.fromarray(pixels(3)).convert("L").resize((16, 16), Image.Resampling.BOX)
+    np.testing.assert_array_equal(np.asarray(grey)[1, :, :, 0], wanted)
+
+
+def test_a_crop_is_the_square_in_the_middle(tmp_path: Path):
+    image = pixels(1, 16, 24)
+    place = write(tmp_path / "own", {"a/0.png": png(image)})
+    found = np.asarray(labelled(place, size=16, crop=True).arrays.images)
+    np.testing.assert_array_equal(found[0], image[:, 4:20])
 
 
 def test_damaged_pictures_are_left_out_and_named_every_time(tmp_path: Path):
