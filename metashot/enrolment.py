@@ -20,12 +20,30 @@ from .checkpoints import Checkpoints
 from .config import Batch, ClassFolders, ConfigError, EfficientNetLite0, Experiment, Imprinting
 from .data import Prepare
 from .data.folders import labelled
+from .devices import compiler_options
 from .learners.imprinting import grow, imprint
 from .loading import CLASSES
-from .recognition import Classifier, Pictures, as_examples, in_batches, labels_of, stored_task
+from .recognition import (
+    Classifier,
+    Pictures,
+    as_examples,
+    in_batches,
+    labels_of,
+    stored,
+    stored_task,
+)
 from .runs import versions
 
 CAPACITY = 64  # columns of a classifier that starts empty
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def embedded() -> Classifier:
+    """A classifier without a class yet, on an embedding of drawn characters.
+
+    It comes with metashot: the run of configs/glyphs_imprinting.py, without its classes.
+    """
+    return stored(SHIPPED / "glyphs")
 
 
 def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
@@ -65,7 +83,7 @@ def enroll(
     """The classifier with the classes of a folder; the columns of all others keep their bits.
 
     Args:
-        classifier: of `stored` or `pretrained`.
+        classifier: of `stored`, `pretrained` or `embedded`.
         source: a folder of pictures for each class; one picture is enough.
         merge: add the pictures of classes that were enrolled before to these.
 
@@ -93,7 +111,7 @@ def enroll(
         capacity *= 2
     variables = grow(variables, capacity)
     labels = np.array([names.index(name) for name in shown.names])[labels_of(shown)]
-    add = jax.jit(partial(imprint, learner))
+    add = jax.jit(partial(imprint, learner), compiler_options=compiler_options())
     for rows, batch in in_batches(np.asarray(shown.arrays.images)):
         targets = np.full(len(batch), -1)
         targets[: len(labels[rows])] = labels[rows]

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from . import metrics
 from .base import Array, Learner, PyTree, Variables
 from .data.episodes import Episodes, episode_key
-from .devices import divide, episode_mesh, over_episodes, replicate
+from .devices import compiler_options, divide, episode_mesh, over_episodes, replicate
 
 VALIDATION, TEST = 1, 2  # the streams of episodes that are not for training, which is 0
 
@@ -111,7 +111,7 @@ def make_measure_all(
         outputs = learner.predict(variables, task, episode.query.inputs)
         return metric.measure(outputs, episode.query, episode.about)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def measure_all(variables: Variables, arrays: PyTree) -> PyTree:
         # A last round that is not full repeats episodes from the start of the list.
         index = jnp.arange(rounds * width) % count

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from . import config as configs
 from .base import Learner, Variables
-from .config import Batch, ConfigError, Experiment, FineTune, Sizes
+from .config import Batch, ConfigError, Experiment, FineTune, Imprinting, Sizes
 from .data import Dataset, Episodes, Splits, batches, episodes
 from .data.episodes import impossible_sizes
 from .devices import episode_mesh
@@ -103,8 +103,9 @@ def run(
 ) -> tuple[Trained, Parts]:
     """Meta-train what a configuration says, in a folder that holds all that is needed later.
 
-    The folder gets config.py, run.json, metrics.jsonl and checkpoints/; where fine-tuning's rate
-    and decay are chosen, also choice.json, and with `profile` also profile/.
+    The folder gets config.py, run.json, metrics.jsonl and checkpoints/; of a learner that stores
+    classes also classes.json, where fine-tuning's rate and decay are chosen choice.json, and with
+    `profile` profile/.
 
     Raises:
         ConfigError: before anything is written.
@@ -117,7 +118,7 @@ def run(
     parts = build(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", text)
-    if isinstance(config.train, Batch):
+    if isinstance(config.learner, Imprinting):  # answers by its stored classes
         write_atomically(folder / CLASSES, json.dumps({"names": parts.splits.train.names}) + "\n")
     trained = train(
         parts.learner,

@@ -90,7 +90,7 @@ def proxy_nca(
     """
     own = members(examples, len(proxies))
     same = proxies[jnp.where(counted(examples), examples.targets, 0)]
-    among = own | ~own if include_positive else ~own
+    among = ~own | include_positive
     return masked_mean(nca(embeddings, same, proxies, among), counted(examples))
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from .base import Array, Episode, Learner, PyTree, Variables, merged
 from .data.episodes import episode_key
-from .devices import divide, over_episodes
+from .devices import compiler_options, divide, over_episodes
 
 TRAINING, INITIAL = 0, 3  # streams of keys: training episodes, first variables
 
@@ -94,4 +94,5 @@ def make_meta_steps(
     def meta_steps(state: TrainState, arrays: PyTree, k: int) -> tuple[TrainState, PyTree]:
         return jax.lax.scan(lambda state, _: meta_step(state, arrays), state, length=k)
 
-    return jax.jit(meta_steps, static_argnums=2, donate_argnums=0)
+    options = compiler_options()
+    return jax.jit(meta_steps, static_argnums=2, donate_argnums=0, compiler_options=options)

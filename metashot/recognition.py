@@ -19,6 +19,7 @@ from .config import ConfigError, Experiment
 from .data import Dataset, Prepare
 from .data.folders import labelled
 from .data.pictures import LeftOut, squares
+from .devices import compiler_options
 from .loading import CLASSES, load, read_config, trained_way
 
 BATCH = 32  # pictures answered at once
@@ -76,7 +77,7 @@ def few_shot(
     trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
     learner, variables, *_ = load(run, checkpoint=checkpoint, way=way)
-    adapt = jax.jit(learner.adapt)
+    adapt = jax.jit(learner.adapt, compiler_options=compiler_options())
     everything = as_examples(examples.arrays.images, labels_of(examples), pictures)
     task = adapt(variables, everything, jax.random.key(0))
     return Classifier(learner, variables, task, examples.names, pictures, config)
@@ -138,7 +139,7 @@ def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Predi
 def probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, classes] of images [n, height, width, channels]: the softmax of the learner's logits."""
     learner, variables, task, names, pictures, _ = classifier
-    predict = jax.jit(learner.predict)
+    predict = jax.jit(learner.predict, compiler_options=compiler_options())
     found = np.zeros((len(images), len(names)), np.float32)
     for rows, batch in in_batches(images):
         logits = predict(variables, task, pictures.prepare(jnp.asarray(batch)))

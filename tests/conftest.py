@@ -43,7 +43,12 @@ def quick_compile() -> Iterator[None]:
 
     Replaces `jax.jit`, so it holds for what is jitted while the module's tests run.
     """
-    quick = functools.partial(jax.jit, compiler_options=quick_options())
+    jit, least = jax.jit, quick_options()
+
+    def quick(*function: Any, **keywords: Any) -> Any:
+        options = {**least, **(keywords.pop("compiler_options", None) or {})}
+        return jit(*function, **keywords, compiler_options=options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", quick)
         jax.config.update("jax_disable_most_optimizations", True)

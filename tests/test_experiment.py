@@ -94,3 +94,5 @@ def test_fine_tuning_is_loaded_as_validation_chose_it(tmp_path: Path):
     ]
     assert both[0] == both[1]
     assert loading.read_config(tmp_path) == tiny  # so that it can be resumed
+    with pytest.raises(ConfigError, match="stores no classes"):  # its head is drawn anew
+        metashot.stored(tmp_path)

