@@ -147,10 +147,10 @@ def test_a_row_of_the_table():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import results
 
-    row: dict[str, Any] = {"name": "mine", "compile_seconds": 1.5, "peer": "PyTorch"}
-    row |= bench.figures([0.5], [1.0])
+    row: dict[str, Any] = {"name": "mine", "peer": "PyTorch"}
+    row |= {"compile_seconds": 1.5, "temporary_bytes": 7e6} | bench.figures([0.5], [1.0])
     assert results.speed([row])[2:] == [
-        "| `mine` | 500.00 | 1,000.00 | 2.00 (2.00 to 2.00) | 1.5 |"
+        "| `mine` | 500.00 | 1,000.00 | 2.00 (2.00 to 2.00) | 1.5 | 7 |"
     ]
     row["peer"] = "eight single calls"
     assert "1,000.00 (eight single calls) |" in results.speed([row])[2]
