@@ -48,11 +48,9 @@ def load(
         ValueError: no run, no such checkpoint, or parameters that depend on the way.
     """
     folder = Path(folder)
-    if not (folder / "run.json").exists():
-        raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
+    input_shape = tuple(read_facts(folder)["input_shape"])
     has_config = (folder / "config.py").exists()
     config = as_chosen(read_config(folder), folder) if has_config else None
-    input_shape = tuple(json.loads((folder / "run.json").read_text())["input_shape"])
     if learner is not None:
         made = learner
     elif config is not None:
@@ -86,6 +84,24 @@ def read_config(folder: str | Path) -> Experiment:
     if not path.exists():
         raise ConfigError(f"{folder} holds no run of metashot (no config.py)")
     return configs.read(path)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What a run's run.json tells.
+
+    Raises:
+        ConfigError: a folder without a run.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
+    return json.loads(path.read_text())
+
+
+def class_names(folder: Path) -> tuple[str, ...] | None:
+    """The names of the classes that a run stores, by label; None where it stores none."""
+    path = folder / CLASSES
+    return tuple(json.loads(path.read_text())["names"]) if path.exists() else None
 
 
 def as_chosen(config: Experiment, folder: Path) -> Experiment:

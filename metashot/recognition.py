@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from .data import Dataset, Prepare
 from .data.folders import labelled
 from .data.pictures import LeftOut, squares
 from .devices import compiler_options
-from .loading import CLASSES, load, read_config, trained_way
+from .loading import class_names, load, read_config, read_facts, trained_way
 
 BATCH = 32  # pictures answered at once
 
@@ -94,12 +93,11 @@ def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
         ValueError: no run, or one that stores no classes.
     """
     pictures = _pictures_of(Path(run))
-    path = Path(run) / CLASSES
-    if not path.exists():
+    names = class_names(Path(run))
+    if names is None:
         raise ConfigError(f"{run} stores no classes: give a support folder with examples of some")
     config = read_config(run)
     learner, variables, *_ = load(run, checkpoint=checkpoint)
-    names = tuple(json.loads(path.read_text())["names"])
     task = stored_task(learner, variables, pictures)
     return Classifier(learner, variables, task, names, pictures, config)
 
@@ -160,9 +158,7 @@ def in_batches(images: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.ui
 
 def _pictures_of(run: Path) -> Pictures:
     """How the pictures that a run was trained on became its inputs."""
-    if not (run / "run.json").exists():
-        raise ConfigError(f"{run} holds no run of metashot (no run.json)")
-    facts = json.loads((run / "run.json").read_text())
+    facts = read_facts(run)
     shape = tuple(facts["input_shape"])
     if facts.get("prepare") is None or len(shape) != 3 or shape[0] != shape[1]:
         raise ConfigError(f"{run} does not say how a picture becomes an input of its learner")

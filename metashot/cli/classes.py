@@ -28,11 +28,10 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = parse(Options, arguments, command="classes", example=EXAMPLE)
 
-    from ..loading import CLASSES
+    from ..loading import CLASSES, class_names
 
-    path: Path = options.run / CLASSES
-    if not path.exists():
+    names = class_names(options.run)
+    if names is None:
         raise CallError(f"{options.run} stores no classes (no {CLASSES})")
-    names = json.loads(path.read_text())["names"]
     print(json.dumps({"names": names}) if options.json else "\n".join(names))
     return 0
