@@ -45,6 +45,7 @@ def test_installed_configs_are_valid_and_described(name: str):
         (config.Omniglot, metashot.data.omniglot, set()),
         (config.ClassFolders, metashot.data.class_folders, {"source"}),
         (config.TinyImageNet, metashot.data.tiny_imagenet, set()),
+        (config.Caltech101, metashot.data.caltech101, set()),
         (config.MiniImageNet, metashot.data.mini_imagenet, set()),
         (config.Tfds, metashot.data.tfds, {"name"}),
     ],

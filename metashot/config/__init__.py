@@ -4,7 +4,16 @@ Nothing here imports jax, so that a command can show and check a configuration a
 of a learner's or a network's dataclass are the keywords of its constructor, with the same defaults.
 """
 
-from .data import SOURCES, ClassFolders, Glyphs, MiniImageNet, Omniglot, Tfds, TinyImageNet
+from .data import (
+    SOURCES,
+    Caltech101,
+    ClassFolders,
+    Glyphs,
+    MiniImageNet,
+    Omniglot,
+    Tfds,
+    TinyImageNet,
+)
 from .experiment import SGD, Adam, Batch, Experiment, RMSProp, Sizes
 from .files import ConfigError, as_text, check, installed, read, summary
 from .learners import (
@@ -27,6 +36,7 @@ __all__ = [
     "SOURCES",
     "Adam",
     "Batch",
+    "Caltech101",
     "ClassFolders",
     "ConfigError",
     "Conv4",

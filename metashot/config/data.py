@@ -69,6 +69,21 @@ class TinyImageNet:
 
 
 @dataclass(frozen=True)
+class Caltech101:
+    """Photographs of 101 kinds of object, split by class."""
+
+    source: str | None = None
+    """its folder; by default caltech101 in METASHOT_DATA or in the cache"""
+    size: int = 84
+    """side of a picture in pixels"""
+
+    def load(self) -> Splits:
+        from ..data import caltech101
+
+        return caltech101(**vars(self))
+
+
+@dataclass(frozen=True)
 class ClassFolders:
     """Any pictures in class folders, split by class."""
 
@@ -136,6 +151,7 @@ class Tfds:
 SOURCES = {
     "glyphs": Glyphs,
     "omniglot": Omniglot,
+    "caltech101": Caltech101,
     "class_folders": ClassFolders,
     "tiny_imagenet": TinyImageNet,
     "mini_imagenet": MiniImageNet,

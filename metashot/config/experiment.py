@@ -115,6 +115,10 @@ class Batch:
 
     size: int = 64
     """images"""
+    shift: int = 0
+    """pixels that an image is moved by at most, up, down, left and right"""
+    flip: bool = False
+    """mirror half of the images"""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .experiment import Experiment
+from .experiment import Experiment, Sizes
 
 
 class ConfigError(ValueError):
@@ -97,8 +97,8 @@ def check(config: Experiment) -> None:
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
     least |= {"steps": 1, "validate_every": 1, "seed": 0}
     least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1}
-    for part in ("train", "test"):
-        least |= {f"{part}.{name}": 1 for name in _names(type(getattr(config, part)))}
+    least |= {f"{part}.{name}": 1 for part in ("train", "test") for name in _names(Sizes)}
+    least |= {"train.size": 1, "train.shift": 0}
     # An optimiser has fields that another has not.
     values = {name: value for name, _, value in _leaves(config) if value is not None}
     for name, bound in least.items():

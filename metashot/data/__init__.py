@@ -1,5 +1,7 @@
 """Data sets of classes of images, and the episodes drawn from them."""
 
+from .augmentation import augment, copies
+from .caltech101 import caltech101
 from .dataset import (
     INK,
     ClassImages,
@@ -25,8 +27,11 @@ __all__ = [
     "Episodes",
     "Prepare",
     "Splits",
+    "augment",
     "batches",
+    "caltech101",
     "class_folders",
+    "copies",
     "episode_key",
     "episodes",
     "from_arrays",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import Array, Episode, Examples, PyTree
+from .augmentation import augment
 from .dataset import ClassImages, Dataset, Prepare
 
 Size = int | tuple[int, int]  # a fixed number, or the (smallest, largest) of a drawn one
@@ -117,13 +118,18 @@ def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15
     return Episodes(dataset.arrays, sample, dataset.prepare)
 
 
-def batches(dataset: Dataset, *, size: int = 64) -> Episodes:
+def batches(dataset: Dataset, *, size: int = 64, shift: int = 0, flip: bool = False) -> Episodes:
     """Plain batches for ordinary classification: episodes without support, with global labels.
 
     Each row is an image of a class drawn at random: classes count alike, whatever their size.
 
+    Args:
+        dataset: classes of images.
+        size: images of a batch.
+        shift, flip: how images are varied (`metashot.data.augment`); not at all by default.
+
     Raises:
-        ValueError: a size under 1.
+        ValueError: a size under 1, or a shift under 0.
 
     Example:
         >>> import numpy as np
@@ -136,13 +142,17 @@ def batches(dataset: Dataset, *, size: int = 64) -> Episodes:
     """
     if size < 1:
         raise ValueError(f"size is {size}; a batch holds at least 1 image")
+    if shift < 0:
+        raise ValueError(f"shift is {shift}; it is at least 0 pixels")
 
     def sample(key: Array, arrays: ClassImages) -> Episode:
         count, offset = jnp.asarray(arrays.count), jnp.asarray(arrays.offset)
         class_draws, image_draws = jax.random.uniform(key, (2, size))
         classes = jnp.floor(class_draws * len(count)).astype(jnp.int32)
         rows = offset[classes] + jnp.floor(image_draws * count[classes]).astype(jnp.int32)
-        images = dataset.prepare(jnp.asarray(arrays.images)[rows])
+        images = jnp.asarray(arrays.images)[rows]
+        views = augment(jax.random.fold_in(key, 1), images, shift=shift, flip=flip)
+        images = dataset.prepare(views)
         everything = Examples(images, classes, jnp.ones(size, bool))
         return Episode(support=jax.tree.map(lambda x: x[:0], everything), query=everything)
 

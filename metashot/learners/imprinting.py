@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables
 from ..losses import classification_loss, counted, known_classes
-from ..nets import conv4, dense, init_dense, running, unit
+from ..nets import conv4, running, unit, with_embedding
 
 SCALE_PARAM = ("raw", "log")
 xavier = jax.nn.initializers.glorot_uniform()
@@ -61,13 +61,11 @@ def imprinting(
         raise ValueError(f"scale_param is {scale_param!r}; it is one of {', '.join(SCALE_PARAM)}")
     if scale <= 0:
         raise ValueError(f"scale is {scale}; it is above 0")
-    features = conv4(64) if network is None else network
+    body = with_embedding(conv4(64) if network is None else network, size)
 
     def embed(variables: Variables, x: Array, **settings: Any) -> tuple[Array, PyTree]:
-        params = variables["params"]
-        body: Variables = {"params": params["network"], "state": variables["state"]["network"]}
-        z, stats = features.apply(body, x, **settings)
-        return unit(z if size is None else dense(params["embedding"], z)), stats
+        z, stats = body.apply(variables, x, **settings)
+        return unit(z), stats
 
     def logits(variables: Variables, columns: Array, known: Array, z: Array) -> Array:
         s = variables["params"]["scale"]
@@ -75,21 +73,19 @@ def imprinting(
         return jnp.where(known, (s if scale_param == "raw" else jnp.exp(s)) * cosines, -jnp.inf)
 
     def init(key: Array, episode: Episode) -> Variables:
-        net_key, embedding_key, columns_key = jax.random.split(key, 3)
+        body_key, columns_key = jax.random.split(key)
         x = episode.query.inputs
-        made = features.init(net_key, x)
-        d = jax.eval_shape(lambda: features.apply(made, x)[0]).shape[-1]
-        columns = xavier(columns_key, (way, size or d))
+        made = body.init(body_key, x)
+        d = jax.eval_shape(lambda: body.apply(made, x)[0]).shape[-1]
+        columns = xavier(columns_key, (way, d))
         start = jnp.asarray(scale, columns.dtype)
         params = {
-            "network": made["params"],
+            **made["params"],
             "columns": columns,
             "scale": start if scale_param == "raw" else jnp.log(start),
         }
-        if size is not None:
-            params["embedding"] = init_dense(embedding_key, d, size)
         sums = {"sum": jnp.zeros_like(columns), "count": jnp.zeros_like(columns[:, 0])}
-        return {"params": params, "state": {"network": made["state"], **sums}}
+        return {"params": params, "state": {**made["state"], **sums}}
 
     def adapt(variables: Variables, support: Examples, key: Array | None = None) -> PyTree:
         columns, count = variables["params"]["columns"], variables["state"]["count"]
@@ -112,8 +108,8 @@ def imprinting(
         if len(support.mask):
             known &= known_classes(support, len(columns))
         z, stats = embed(variables, query.inputs, train=True, mask=query.mask, key=key)
-        moved = running(old["network"], stats, bn_new_weight)
-        state = {"network": moved, "count": jnp.zeros_like(old["count"])}
+        moved = running({"network": old["network"]}, stats, bn_new_weight)
+        state = {**moved, "count": jnp.zeros_like(old["count"])}
         return classification_loss(logits(variables, columns, known, z), query, state)
 
     return Learner(init, adapt, predict, loss)

@@ -1,6 +1,16 @@
 """Networks: layers, and backbones made of them. Nothing here knows what an episode is."""
 
-from .backbones import MLP, Conv4, ConvBlock, conv4, from_flax, init_dense, init_with_head, mlp
+from .backbones import (
+    MLP,
+    Conv4,
+    ConvBlock,
+    conv4,
+    from_flax,
+    init_dense,
+    init_with_head,
+    mlp,
+    with_embedding,
+)
 from .convolutions import conv, conv_general_dilated, depthwise, factorised_conv
 from .efficientnet import EfficientNetLite, efficientnet_lite0
 from .layers import dense, unit
@@ -28,4 +38,5 @@ __all__ = [
     "norm_relu_pool",
     "running",
     "unit",
+    "with_embedding",
 ]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ..base import Array, Network, PyTree, Variables
 from . import convolutions, norms
 from .convolutions import conv_general_dilated
+from .layers import dense
 from .substitution import with_our_pooling
 
 
@@ -108,6 +109,38 @@ def init_with_head(
     features = jax.eval_shape(lambda: network.apply(net, x)[0]).shape[-1]
     head = init_dense(head_key, features, outputs)
     return {"params": {"network": net["params"], "head": head}, "state": net["state"]}
+
+
+def with_embedding(network: Network, size: int | None) -> Network:
+    """A network with a linear layer on top, to [n, size]; with size None, the network's features.
+
+    Variables are {"network", "embedding"} by params and {"network"} by state; entries beside these
+    are passed over, so that a learner's variables which hold them will do.
+    """
+
+    def init(key: Array, x: Array) -> Variables:
+        net_key, embedding_key = jax.random.split(key)
+        net = network.init(net_key, x)
+        params = {"network": net["params"]}
+        if size is not None:
+            features = jax.eval_shape(lambda: network.apply(net, x)[0]).shape[-1]
+            params["embedding"] = init_dense(embedding_key, features, size)
+        return {"params": params, "state": {"network": net["state"]}}
+
+    def apply(
+        variables: Variables,
+        x: Array,
+        *,
+        train: bool = False,
+        mask: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, PyTree]:
+        params, state = variables["params"], variables["state"]["network"]
+        body: Variables = {"params": params["network"], "state": state}
+        z, stats = network.apply(body, x, train=train, mask=mask, key=key)
+        return z if size is None else dense(params["embedding"], z), {"network": stats}
+
+    return Network(init, apply)
 
 
 class MLP(nn.Module):

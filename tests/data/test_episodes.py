@@ -223,6 +223,21 @@ class TestBatches:
         shares = np.array([1 / 90] * 60 + [1 / 3])
         assert stats.chisquare(seen, 9000 * shares).pvalue > 1e-3
 
-    def test_an_empty_batch_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="size is 0"):
-            batches(dataset(), size=0)
+    def test_varied_batches_hold_views_of_the_same_draw(self) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (12, 6, 6, 1), np.uint8)
+        data = from_arrays(images, np.arange(12) % 3)
+        plain, varied = batches(data, size=20), batches(data, size=20, flip=True)
+        key = jax.random.key(3)
+        before = plain.sample(key, plain.arrays).query
+        after = varied.sample(key, varied.arrays).query
+        np.testing.assert_array_equal(before.targets, after.targets)
+        same = np.all(np.asarray(before.inputs) == after.inputs, axis=(1, 2, 3))
+        mirrored = np.all(np.asarray(before.inputs)[:, :, ::-1] == after.inputs, axis=(1, 2, 3))
+        assert (same ^ mirrored).all()
+        assert 0 < same.sum() < 20
+
+    @pytest.mark.parametrize(("name", "value"), [("size", 0), ("shift", -1)])
+    def test_sizes_that_cannot_be_are_refused(self, name: str, value: int) -> None:
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            batches(dataset(), **{name: value})

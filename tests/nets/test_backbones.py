@@ -387,3 +387,18 @@ def test_conv4_lowers_for_other_platforms(platform: str) -> None:
     loss = lambda v, x: network.apply(v, x, train=True)[0].sum()
     exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=[platform])(variables, x)
     assert exported.platforms == (platform,)
+
+
+def test_an_embedding_is_the_networks_features_by_a_matrix():
+    network = nets.conv4(4, blocks=1)
+    made = nets.with_embedding(network, 3)
+    x = random(0, 2, 4, 4, 1)
+    variables = made.init(jax.random.key(0), x)
+    body = {"params": variables["params"]["network"], "state": variables["state"]["network"]}
+    z, stats = network.apply(body, x, train=True)
+    layer = variables["params"]["embedding"]
+    found, own = made.apply(variables, x, train=True)
+    np.testing.assert_allclose(found, np.asarray(z) @ layer["kernel"] + layer["bias"], atol=1e-5)
+    assert jax.tree.structure(own) == jax.tree.structure({"network": stats})
+    plain, _ = nets.with_embedding(network, None).apply(variables, x, train=True)
+    np.testing.assert_array_equal(plain, z)
