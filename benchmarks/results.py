@@ -142,6 +142,36 @@ def imprinted(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def from_scratch(found: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables of accuracy by shots: one for each way of asking, and one while tuning."""
+    titles = {
+        "novel": "Novel classes, among all classes, %",
+        "all": "All classes, %",
+        "transfer": "Novel classes among themselves, %",
+    }
+    lines = []
+    for kind, title in titles.items():
+        told = [row for row in found if kind in row]
+        shots = list(told[0][kind])
+        lines += [
+            f"| {title} | " + " | ".join(shots) + " | seeds |",
+            "|---" * (len(shots) + 2) + "|",
+        ]
+        for row in told:
+            cells = (
+                f"{100 * mean:.1f}" + (f" ± {100 * deviation:.1f}" if row["seeds"] > 1 else "")
+                for mean, deviation in (row[kind][n] for n in shots)
+            )
+            lines.append(f"| `{row['name']}` | {' | '.join(cells)} | {row['seeds']} |")
+        lines.append("")
+    lines += ["| while tuning | shots | novel, % (all, %), after so many steps |", "|---|---|---|"]
+    for row in (row for row in found if "curve" in row):
+        for n, curve in row["curve"].items():
+            points = (f"{s}: {100 * novel:.1f} ({100 * every:.1f})" for s, novel, every in curve)
+            lines.append(f"| `{row['name']}` | {n} | {', '.join(points)} |")
+    return lines
+
+
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
@@ -151,6 +181,8 @@ TABLES = {
     "speed_gpu": speed,
     "starts_cpu": starts,
     "imprinting_pretrained": imprinted,
+    "imprinting_caltech101": from_scratch,
+    "imprinting_tinyimagenet": from_scratch,
 }
 
 

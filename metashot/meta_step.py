@@ -26,10 +26,15 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    learner: Learner, optimizer: optax.GradientTransformation, episode: Episode, seed: int
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    episode: Episode,
+    seed: int | Array,
+    variables: Variables | None = None,
 ) -> TrainState:
-    """Fresh variables and optimiser state for episodes of this shape."""
-    variables = learner.init(episode_key(seed, INITIAL, 0), episode)
+    """A fresh optimiser state, and these variables or fresh ones for episodes of this shape."""
+    if variables is None:
+        variables = learner.init(episode_key(seed, INITIAL, 0), episode)
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 

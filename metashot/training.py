@@ -42,6 +42,7 @@ def train(
     optimizer: optax.GradientTransformation,
     *,
     steps: int,
+    variables: Variables | None = None,
     meta_batch: int = 1,
     chunk: int | None = None,
     seed: int = 0,
@@ -62,6 +63,7 @@ def train(
         episodes: training episodes (`metashot.data.episodes`).
         optimizer: any optax transformation, applied to the gradient averaged over the meta-batch.
         steps: meta-steps in all, counted from the start of the run also when it is resumed.
+        variables: where to start, such as trained or imprinted ones; by default fresh ones.
         meta_batch: episodes a meta-step; they are divided among the devices.
         chunk: episodes that a device holds at once; None is 1 on a CPU, elsewhere a device's
             whole share of the meta-batch.
@@ -95,7 +97,8 @@ def train(
     chunk = chunk_size(meta_batch, chunk, mesh)
     arrays = replicate(episodes.arrays, mesh)
     first = jax.jit(episodes.sample)(episode_key(seed, TRAINING, 0), arrays)
-    state = jax.jit(lambda episode: init_state(learner, optimizer, episode, seed))(first)
+    start = jax.jit(lambda *given: init_state(learner, optimizer, *given))
+    state = start(first, seed, variables)
     state = replicate(state, mesh)
     meta_steps = make_meta_steps(
         learner, optimizer, episodes.sample, mesh, meta_batch=meta_batch, chunk=chunk, seed=seed

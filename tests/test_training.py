@@ -97,6 +97,15 @@ def test_the_best_checkpoint_is_returned(uninterrupted: Any):
     assert_same_bits(variables, trained.variables)
 
 
+def test_it_goes_on_from_given_variables(uninterrupted: Any):
+    """An optimiser that does nothing leaves them as they were, and whoever gave them keeps his."""
+    _, trained = uninterrupted
+    given = jax.tree.map(jnp.array, trained.variables)
+    still = train(5, optimizer=optax.sgd(0.0), variables=given, validation=None, validate_every=5)
+    assert_same_bits(still.variables["params"], trained.variables["params"])
+    assert_same_bits(given, trained.variables)
+
+
 def test_metrics_are_written_as_they_are_returned(uninterrupted: Any):
     folder, trained = uninterrupted
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -44,7 +44,8 @@ def imprinting(
 
     The state keeps the sums and counts of what `imprint` stored. Training moves the embedding that
     they were sums of, so `loss` sets the counts to zero: imprinted classes become trained ones.
-    Training goes on from `variables` with `learner._replace(init=lambda key, batch: variables)`.
+    Fine-tuning is more training, `metashot.train(..., variables=variables)`, on base and novel
+    classes together: in `metashot.data.batches` a class of one image counts as much as any.
 
     Args:
         network: the features, [n, ...] -> [n, d]; the default is `conv4(64)`.
