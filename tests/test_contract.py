@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -370,6 +371,17 @@ def test_answers_are_single_precision_for_single_precision(problem: Problem) -> 
         sample(0, dtype=np.float32),
     )
     assert logits.dtype == jnp.float32
+
+
+def test_queries_may_be_of_a_symbolic_number(problem: Problem) -> None:
+    """So that `jax.export` makes one program for any number of them."""
+    (n,) = jax.export.symbolic_shape("n")
+    queries = jax.ShapeDtypeStruct((n, *PICTURE), jnp.float32)
+    support = sample(0, dtype=np.float32).support
+    adapt = lambda variables: problem.learner.adapt(variables, support, jax.random.key(0))
+    task = jax.eval_shape(adapt, problem.single)
+    logits = jax.eval_shape(problem.learner.predict, problem.single, task, queries)
+    assert logits.shape == (n, WAY)
 
 
 def test_init_draws_by_its_key(problem: Problem) -> None:

@@ -78,7 +78,7 @@ def nearest_neighbor(*, network: Network | None = None, way: int = 5) -> Learner
 
     def embed(variables: Variables, x: Array, mask: Array | None = None) -> Array:
         if network is None:
-            return unit(x.reshape(len(x), -1))
+            return unit(x.reshape(x.shape[0], -1))
         return unit(network.apply(variables, x, mask=mask)[0])
 
     def init(key: Array, episode: Episode) -> Variables:

@@ -89,7 +89,7 @@ class Conv4(nn.Module):
             x = ConvBlock(self.filters, self.eps, self.scale_init, self.dtype)(x, train, mask)
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return x.reshape(len(x), -1).astype(norms.at_least_float32(x))
+        return x.reshape(x.shape[0], -1).astype(norms.at_least_float32(x))
 
 
 def init_dense(key: Array, features: int, outputs: int) -> PyTree:
@@ -150,7 +150,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, mask: Array | None = None) -> Array:
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for size in self.sizes:
             x = nn.relu(nn.Dense(size)(x))
         return x

@@ -40,7 +40,7 @@ def moments(x: Array, mask: Array | None = None) -> Moments:
     pixels = math.prod(x.shape[1:-1])
     inner = tuple(range(1, x.ndim - 1))
     rows = (x.sum(inner), (x * x).sum(inner))  # [n, C] each: a mask of x itself would be a copy
-    count = jnp.asarray(len(x) * pixels, x.dtype)
+    count = jnp.asarray(x.shape[0] * pixels, x.dtype)
     if mask is not None:
         rows = tuple(jnp.where(mask[:, None], row, 0) for row in rows)
         count = jnp.maximum(mask.sum() * pixels, 1).astype(x.dtype)
