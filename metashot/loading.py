@@ -70,7 +70,13 @@ def load(
                 f"{folder} has no checkpoint {checkpoint}; there are best, last and the steps "
                 f"{', '.join(map(str, checkpoints.steps()))}"
             )
-        variables = checkpoints.restore(step, {"variables": like})["variables"]
+        try:
+            variables = checkpoints.restore(step, {"variables": like})["variables"]
+        except Exception as error:  # a reader of damaged files may raise anything
+            raise ConfigError(
+                f"checkpoint {step} of {folder} is damaged, or was not made by this learner: "
+                "choose another, or restore it from a copy of the run"
+            ) from error
     return Loaded(made, variables, int(step), config)
 
 
@@ -95,20 +101,28 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.exists():
         raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
-    return json.loads(path.read_text())
+    return _read_json(path)
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
     """The names of the classes that a run stores, by label; None where it stores none."""
     path = folder / CLASSES
-    return tuple(json.loads(path.read_text())["names"]) if path.exists() else None
+    return tuple(_read_json(path)["names"]) if path.exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        message = f"{path} is damaged: restore it from a copy of the run ({error})"
+        raise ConfigError(message) from error
 
 
 def as_chosen(config: Experiment, folder: Path) -> Experiment:
     """The configuration with what its run chose at the end."""
     if not (folder / CHOICE).exists():
         return config
-    chosen = json.loads((folder / CHOICE).read_text())["setting"]
+    chosen = _read_json(folder / CHOICE)["setting"]
     return dataclasses.replace(config, learner=dataclasses.replace(config.learner, **chosen))
 
 

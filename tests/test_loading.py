@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 import metashot
-from metashot import loading
+from metashot import enrolment, loading
 from metashot.config import ConfigError, Conv4, Experiment, Glyphs, MetaLSTM, Prototypical, Sizes
 from metashot.runs import write_atomically
 
@@ -41,3 +42,19 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
         metashot.load(tmp_path, learner=learner)
     with pytest.raises(ConfigError, match="checkpoint is 'worst'"):
         metashot.load(tmp_path, learner=learner, checkpoint="worst")
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path: Path):
+    shutil.copytree(enrolment.SHIPPED / "glyphs", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(b"torn")
+    with pytest.raises(
+        ConfigError, match=r"checkpoint \d+ of .*run is damaged, or was not made by"
+    ):
+        metashot.load(tmp_path / "run")
+    (tmp_path / "run" / "classes.json").write_text('{"names": [')
+    with pytest.raises(ConfigError, match=r"classes.json is damaged: restore it"):
+        metashot.stored(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("")
+    with pytest.raises(ConfigError, match=r"run.json is damaged: restore it"):
+        metashot.stored(tmp_path / "run")
