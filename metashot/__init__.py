@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
     from .loading import load
+    from .portable import export
     from .recognition import classify, few_shot, stored
     from .selection import choose
     from .training import train
@@ -58,6 +59,7 @@ _HOMES = {
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
     "loading": ("load",),
+    "portable": ("export",),
     "recognition": ("classify", "few_shot", "stored"),
     "selection": ("choose",),
     "training": ("train",),
@@ -86,6 +88,7 @@ __all__ = [
     "enrolment",
     "episodes",
     "evaluate",
+    "export",
     "few_shot",
     "fine_tune",
     "grow",

@@ -157,11 +157,11 @@ def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
         whole.rename(place)
 
 
-def check_new(folder: Path) -> None:
-    """Refuse a folder that exists: what is there is not written over.
+def check_new(place: Path, kind: str = "folder") -> None:
+    """Refuse a folder, or another kind of place, that exists: nothing is written over.
 
     Raises:
         ValueError: it does.
     """
-    if folder.exists():
-        raise ConfigError(f"{folder} exists: name a new folder")
+    if place.exists():
+        raise ConfigError(f"{place} exists: name a new {kind}")

@@ -21,6 +21,7 @@ COMMANDS = {
     "enroll": "add classes to a trained classifier from a folder of pictures",
     "predict": "name what pictures show",
     "classes": "list the classes that a classifier stores",
+    "export": "write a classifier as one file that needs jax, but not metashot",
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",
     "data": "prepare a data set, or look at it",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from .main import CallError, parse
-from .run import checkpoint_of, left_out_named
+from .run import checkpoint_of, classifier_of, left_out_named
 
 if TYPE_CHECKING:
     from ..recognition import Prediction
@@ -56,14 +56,11 @@ def main(arguments: list[str]) -> int:
     if options.csv and options.json:
         raise CallError("--csv and --json: choose one")
 
-    from ..recognition import classify, few_shot, stored  # from here on, jax
+    from ..recognition import classify  # from here on, jax
 
-    checkpoint = checkpoint_of(options.checkpoint)
     with left_out_named() as left_out:
-        if options.support is None:
-            classifier = stored(options.run, checkpoint=checkpoint)
-        else:
-            classifier = few_shot(options.run, options.support, checkpoint=checkpoint)
+        checkpoint = checkpoint_of(options.checkpoint)
+        classifier = classifier_of(options.run, options.support, checkpoint)
         predictions = classify(classifier, options.images)
     _tell(predictions, options)
     return 1 if left_out else 0

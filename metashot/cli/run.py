@@ -16,6 +16,7 @@ from .main import CallError, parse
 
 if TYPE_CHECKING:
     from ..data import Dataset
+    from ..recognition import Classifier
 
 
 def config_call(
@@ -68,6 +69,15 @@ def dataset_of(run: Path, config: Experiment, split: str, source: str | None) ->
     if dataset is None:
         raise CallError(f"the data of {run} have no {split} split")
     return dataset
+
+
+def classifier_of(run: Path, support: Path | None, checkpoint: str | int) -> Classifier:
+    """A trained learner, adapted to a support folder; without one, the classes that it stores."""
+    from ..recognition import few_shot, stored
+
+    if support is None:
+        return stored(run, checkpoint=checkpoint)
+    return few_shot(run, support, checkpoint=checkpoint)
 
 
 @contextmanager

@@ -69,9 +69,8 @@ def imprinting(
         return unit(z), stats
 
     def logits(variables: Variables, columns: Array, known: Array, z: Array) -> Array:
-        s = variables["params"]["scale"]
         cosines = z @ unit(columns).T  # [q, C]
-        return jnp.where(known, (s if scale_param == "raw" else jnp.exp(s)) * cosines, -jnp.inf)
+        return jnp.where(known, scale_of(variables, scale_param) * cosines, -jnp.inf)
 
     def init(key: Array, episode: Episode) -> Variables:
         body_key, columns_key = jax.random.split(key)
@@ -114,6 +113,12 @@ def imprinting(
         return classification_loss(logits(variables, columns, known, z), query, state)
 
     return Learner(init, adapt, predict, loss)
+
+
+def scale_of(variables: Variables, scale_param: str) -> Array:
+    """[]: s, with which cosines become logits."""
+    s = variables["params"]["scale"]
+    return s if scale_param == "raw" else jnp.exp(s)
 
 
 def stored_classes(variables: Variables) -> Array:
