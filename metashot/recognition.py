@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Examples, Learner, PyTree, Variables
-from .config import ConfigError, Experiment
+from .config import ConfigError, Experiment, Imprinting
 from .data import Dataset, Prepare
 from .data.folders import labelled
 from .data.pictures import LeftOut, squares
 from .devices import compiler_options
+from .learners.imprinting import grow
 from .loading import class_names, load, read_config, read_facts, trained_way
 
 BATCH = 32  # pictures answered at once
@@ -76,6 +77,9 @@ def few_shot(
     trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
     learner, variables, *_ = load(run, checkpoint=checkpoint, way=way)
+    if isinstance(config.learner, Imprinting):  # whose columns are of a number of their own
+        capacity = len(variables["params"]["columns"])
+        variables = grow(variables, max(capacity, examples.classes))
     adapt = jax.jit(learner.adapt, compiler_options=compiler_options())
     everything = as_examples(examples.arrays.images, labels_of(examples), pictures)
     task = adapt(variables, everything, jax.random.key(0))

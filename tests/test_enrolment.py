@@ -107,6 +107,14 @@ def test_a_saved_classifier_comes_back(base: Classifier, tmp_path: Path):
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
 
 
+def test_a_support_may_have_more_classes_than_there_are_columns(base: Classifier, tmp_path: Path):
+    enrolment.save(base, tmp_path / "run")
+    support = folder(tmp_path / "new", ant=(3,), bee=(4,), cat=(5,), ox=(6,))
+    classifier = metashot.few_shot(tmp_path / "run", support)
+    found = recognition.probabilities(classifier, np.stack([drawing(6), drawing(3)])[..., None])
+    assert found.argmax(1).tolist() == [3, 0]
+
+
 def test_classes_that_are_there_are_refused(base: Classifier, tmp_path: Path):
     ants = folder(tmp_path / "ants", ant=(3,))
     with_ant = metashot.enroll(base, ants)
