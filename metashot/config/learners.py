@@ -36,6 +36,8 @@ class Conv4:
 class EfficientNetLite0:
     """Features of photographs (metashot.nets.efficientnet_lite0)."""
 
+    power: float = 1.0
+    """to which the averaged features are raised"""
     dtype: Literal["bfloat16"] | None = None
     """of maps inside: bfloat16 for speed on GPUs and TPUs, float32 by default"""
 

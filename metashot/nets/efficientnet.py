@@ -106,6 +106,7 @@ class EfficientNetLite(nn.Module):
     head: int = 1280
     endpoints: Sequence[int | str] = ()
     dtype: Any = None
+    power: float = 1.0
 
     @nn.compact
     def __call__(
@@ -127,10 +128,16 @@ class EfficientNetLite(nn.Module):
         maps["head"] = x
         if self.endpoints:
             return tuple(maps[name].astype(stored) for name in self.endpoints)
-        return x.astype(stored).mean((1, 2))
+        x = x.astype(stored).mean((1, 2))
+        if self.power == 1:
+            return x
+        # A root has no slope at zero, where gradients stop.
+        return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** self.power, 0)
 
 
-def efficientnet_lite0(*, endpoints: Sequence[int | str] = (), dtype: Any = None) -> Network:
+def efficientnet_lite0(
+    *, endpoints: Sequence[int | str] = (), power: float = 1.0, dtype: Any = None
+) -> Network:
     """EfficientNet-Lite0 without its classifier as a `Network`: 3,371,008 parameters.
 
     Pictures are [n, H, W, 3] float, prepared as (pixel - 127) / 128 for pixels 0..255. The outputs
@@ -142,6 +149,8 @@ def efficientnet_lite0(*, endpoints: Sequence[int | str] = (), dtype: Any = None
             (320), or "head" (1280, at stride 32). The outputs are then a tuple of [n, H', W', C],
             H' = ceil(H / stride). Variables are the same whatever is asked for; in evaluation, a
             jitted program computes the layers below the last map only.
+        power: to which the averages are raised, none of which is negative; one below 1 evens out
+            how much strong features weigh in a cosine.
         dtype: of the maps inside, "bfloat16" for speed on GPUs and TPUs; None is that of the
             inputs. Parameters, statistics and outputs are float32 at least.
 
@@ -153,4 +162,4 @@ def efficientnet_lite0(*, endpoints: Sequence[int | str] = (), dtype: Any = None
             known = ", ".join(map(repr, ENDPOINTS))
             raise ValueError(f"{name!r} is no endpoint of EfficientNet-Lite0; they are {known}")
     dtype = None if dtype is None else jnp.dtype(dtype)
-    return from_flax(EfficientNetLite(endpoints=tuple(endpoints), dtype=dtype))
+    return from_flax(EfficientNetLite(endpoints=tuple(endpoints), power=power, dtype=dtype))

@@ -170,3 +170,16 @@ def test_half_precision_stays_inside(made: Any) -> None:
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((out, stats, started(network)))}
     assert dtypes == {jnp.dtype("float32")}
     assert 0 < np.abs(out - full).max() < 0.1
+
+
+def test_features_raised_to_a_power_have_finite_gradients_where_they_are_zero() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    x = x.at[0].set(0)  # whose features are zero
+    plain, rooted = (nets.from_flax(EfficientNetLite(SMALL, 4, 9, power=p)) for p in (1.0, 0.5))
+    variables = plain.init(jax.random.key(1), x)
+    features = plain.apply(variables, x)[0]
+    assert not features[0].any()
+    assert features[1].any()
+    assert_close(rooted.apply(variables, x)[0], np.sqrt(features), rtol=1e-6)
+    slopes = jax.grad(lambda x: rooted.apply(variables, x)[0].sum())(x)
+    assert np.isfinite(slopes).all()
