@@ -24,7 +24,7 @@ import results
 import metashot
 from metashot import enrolment, recognition
 from metashot.base import Array, Episode, Examples, Network
-from metashot.data import ClassImages, Dataset, Episodes, Prepare, select
+from metashot.data import ClassImages, Dataset, Episodes, Prepare, four_views, select
 from metashot.data.folders import labelled
 
 SHOTS, TRIALS, HELD_OUT = (1, 2, 5, 10, 20), 5, 10
@@ -51,20 +51,15 @@ def read(name: str) -> Dataset:
     return select(pictures, [pictures.names.index(name) for name in wanted])
 
 
-def views(images: Array) -> Array:
-    """[4, n, 224, 224, 3] of images [n, 224, 224, 3]."""
-    middle = images[:, 14:-14, 14:-14]
-    middle = jax.image.resize(middle, images.shape, "cubic")
-    return jnp.stack([images, images[:, :, ::-1], middle, middle[:, :, ::-1]])
-
-
 def embeddings(pictures: Dataset) -> np.ndarray:
     """[n, 4, 1280]: of four views of each picture."""
     classifier = enrolment.pretrained()
     variables, prepare = classifier.variables, classifier.pictures.prepare
     network = classifier.config.learner.network.build()
     body: Any = {"params": variables["params"]["network"], "state": variables["state"]["network"]}
-    embed = jax.jit(lambda x: jax.lax.map(lambda v: network.apply(body, v)[0], views(prepare(x))))
+    embed = jax.jit(
+        lambda x: jax.lax.map(lambda v: network.apply(body, v)[0], four_views(prepare(x)))
+    )
     images = np.asarray(pictures.arrays.images)
     found = np.zeros((len(images), 4, 1280), np.float32)
     for rows, batch in recognition.in_batches(images):

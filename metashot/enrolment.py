@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import config as configs
-from .base import Variables
+from .base import Examples, Learner, Variables
 from .checkpoints import Checkpoints
 from .config import Batch, ClassFolders, ConfigError, EfficientNetLite0, Experiment, Imprinting
-from .data import Prepare
+from .data import Prepare, four_views
 from .data.folders import labelled
 from .devices import compiler_options
 from .learners.imprinting import grow, imprint
@@ -81,7 +81,11 @@ def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
 
 
 def enroll(
-    classifier: Classifier, source: str | os.PathLike[str], *, merge: bool = False
+    classifier: Classifier,
+    source: str | os.PathLike[str],
+    *,
+    merge: bool = False,
+    views: bool = False,
 ) -> Classifier:
     """The classifier with the classes of a folder; the columns of all others keep their bits.
 
@@ -89,6 +93,7 @@ def enroll(
         classifier: of `stored`, `pretrained` or `embedded`.
         source: a folder of pictures for each class; one picture is enough.
         merge: add the pictures of classes that were enrolled before to these.
+        views: average four views of each picture (`metashot.data.four_views`), for photographs.
 
     Raises:
         FileNotFoundError: no such source.
@@ -114,7 +119,8 @@ def enroll(
         capacity *= 2
     variables = grow(variables, capacity)
     labels = np.array([names.index(name) for name in shown.names])[labels_of(shown)]
-    add = jax.jit(partial(imprint, learner), compiler_options=compiler_options())
+    store = partial(_imprint_views if views else imprint, learner)
+    add = jax.jit(store, compiler_options=compiler_options())
     for rows, batch in in_batches(np.asarray(shown.arrays.images)):
         targets = np.full(len(batch), -1)
         targets[: len(labels[rows])] = labels[rows]
@@ -122,6 +128,12 @@ def enroll(
     config = dataclasses.replace(config, learner=dataclasses.replace(made, classes=capacity))
     task = stored_task(learner, variables, pictures)
     return Classifier(learner, variables, task, names, pictures, config)
+
+
+def _imprint_views(learner: Learner, variables: Variables, support: Examples) -> Variables:
+    """`imprint` with four views of each picture, one at a time: all at once take much memory."""
+    store = lambda variables, x: (imprint(learner, variables, support._replace(inputs=x)), None)
+    return jax.lax.scan(store, variables, four_views(support.inputs))[0]
 
 
 def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:

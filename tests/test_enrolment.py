@@ -15,7 +15,7 @@ from PIL import Image
 import metashot
 from metashot import enrolment, recognition
 from metashot.config import Batch, ConfigError, Conv4, Experiment, Glyphs, Imprinting, Prototypical
-from metashot.data import INK
+from metashot.data import INK, four_views
 from metashot.recognition import Classifier, Pictures, stored_task
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -89,6 +89,14 @@ def test_pictures_may_come_in_any_order_and_number(
     np.testing.assert_allclose(columns(later), columns(at_once), atol=1e-6)
     monkeypatch.setattr(recognition, "BATCH", 2)  # five pictures: the last batch is filled up
     np.testing.assert_allclose(columns(metashot.enroll(base, whole)), columns(at_once), atol=1e-6)
+
+
+def test_views_of_a_picture_are_averaged(base: Classifier, tmp_path: Path):
+    after = metashot.enroll(base, folder(tmp_path, ant=(3,)), views=True)
+    inputs = four_views(ink(3))[:, 0]
+    support = metashot.Examples(inputs, jnp.zeros(4, int), jnp.ones(4, bool))
+    mean = np.asarray(base.learner.adapt(base.variables, support)["columns"])[0]
+    np.testing.assert_allclose(columns(after)[3], mean / np.linalg.norm(mean), 1e-5)
 
 
 def test_a_saved_classifier_comes_back(base: Classifier, tmp_path: Path):

@@ -29,6 +29,9 @@ class Options:
     by ML Illustrated, Apache-2.0), which the extra "pretrained" installs"""
     merge: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """add pictures to classes that were enrolled before"""
+    views: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """count each picture four times: as it is, mirrored, its middle, and that mirrored; better for
+    photographs, wrong for letters"""
     checkpoint: str = "best"
     """best by validation, last, or a step"""
 
@@ -52,7 +55,7 @@ def main(arguments: list[str]) -> int:
     else:
         before = enrolment.pretrained() if options.pretrained else enrolment.embedded()
     with left_out_named() as left_out:
-        after = enrolment.enroll(before, folder, merge=options.merge)
+        after = enrolment.enroll(before, folder, merge=options.merge, views=options.views)
     enrolment.save(after, options.out)
     new = after.names[len(before.names) :]
     print(f"{len(after.names)} classes, {len(new)} of them new, in {options.out}: {', '.join(new)}")

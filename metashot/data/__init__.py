@@ -1,6 +1,6 @@
 """Data sets of classes of images, and the episodes drawn from them."""
 
-from .augmentation import augment, copies
+from .augmentation import augment, copies, four_views
 from .caltech101 import caltech101
 from .dataset import (
     INK,
@@ -34,6 +34,7 @@ __all__ = [
     "copies",
     "episode_key",
     "episodes",
+    "four_views",
     "from_arrays",
     "glyphs",
     "mini_imagenet",

@@ -58,3 +58,14 @@ def copies(
     repeated = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), count, axis=0), examples)
     views = augment(key, repeated.inputs, shift=shift, flip=flip)
     return repeated._replace(inputs=views)
+
+
+def four_views(images: Array) -> Array:
+    """[4, n, H, W, C] of images [n, H, W, C]: each, mirrored, its middle, and that mirrored.
+
+    The middle is seven eighths of the sides, enlarged. For photographs; letters have a left.
+    """
+    top, left = images.shape[1] // 16, images.shape[2] // 16
+    middle = images[:, top : images.shape[1] - top, left : images.shape[2] - left]
+    middle = jax.image.resize(middle, images.shape, "cubic")
+    return jnp.stack([images, images[:, :, ::-1], middle, middle[:, :, ::-1]])

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from metashot.base import Examples
-from metashot.data import augment, copies
+from metashot.data import augment, copies, four_views
 
 SIDE, SHIFT, N = 5, 2, 4000
 PICTURE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -63,3 +63,16 @@ def test_copies_of_an_example_stand_together_with_its_label():
 def test_a_shift_under_zero_is_refused():
     with pytest.raises(ValueError, match="shift is -1"):
         augment(jax.random.key(0), jnp.zeros((1, 2, 2, 1)), shift=-1)
+
+
+def test_four_views_are_the_picture_its_middle_and_their_mirror_images():
+    ramp = jnp.broadcast_to(
+        jnp.arange(32.0)[:, None, None], (1, 32, 32, 1)
+    )  # brighter to the right
+    ramp = ramp.swapaxes(1, 2)
+    views = four_views(ramp)
+    np.testing.assert_array_equal(views[0], ramp)
+    np.testing.assert_array_equal(views[1::2], views[::2, :, :, ::-1])
+    # The middle 28 columns are 2 to 29: its 32 centres lie at 1.5 + 7/8 (i + 1/2).
+    wanted = 1.5 + 7 / 8 * (np.arange(32) + 0.5)
+    np.testing.assert_allclose(views[2, 0, 16, 3:-3, 0], wanted[3:-3], atol=1e-3)
