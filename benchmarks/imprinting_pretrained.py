@@ -42,12 +42,12 @@ SETS = {
 }
 
 
-def read(name: str) -> Dataset:
-    place = Path(os.environ["METASHOT_DATA"]) / SETS[name].archive
+def read(archive: str, classes: str | None) -> Dataset:
+    place = Path(os.environ["METASHOT_DATA"]) / archive
     pictures = labelled(place, size=224, crop=True)
-    if SETS[name].classes is None:
+    if classes is None:
         return pictures
-    wanted = (place.parent / str(SETS[name].classes)).read_text().split()
+    wanted = (place.parent / classes).read_text().split()
     return select(pictures, [pictures.names.index(name) for name in wanted])
 
 
@@ -121,7 +121,7 @@ def classifier(way: int) -> tuple[metashot.Learner, metashot.Variables]:
 
 def main(names: list[str]) -> None:
     for name in names or SETS:
-        pictures = read(name)
+        pictures = read(*SETS[name])
         z = embeddings(pictures)
         for count, suffix in ((1, ""), (4, "_views")):
             five = {shot: episodic(z, pictures, shot, count) for shot in (1, 5)}

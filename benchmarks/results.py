@@ -172,6 +172,22 @@ def from_scratch(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def refused(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of the shares of pictures that were refused."""
+    lines = [
+        "| row | known refused, % | unknown refused, % | the same by the one-shot threshold, % "
+        "| AUROC |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found:
+        lines.append(
+            f"| `{row['name']}` | {100 * row['known']:.1f} "
+            f"| {100 * row['value']:.1f} ± {100 * row['interval']:.1f} "
+            f"| {100 * row['by_one_shot']:.1f} | {row['auroc']:.3f} |"
+        )
+    return lines
+
+
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
@@ -183,6 +199,7 @@ TABLES = {
     "imprinting_pretrained": imprinted,
     "imprinting_caltech101": from_scratch,
     "imprinting_tinyimagenet": from_scratch,
+    "imprinting_reject": refused,
 }
 
 

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import config as configs
-from .base import Examples, Learner, Variables
+from .base import Array, Examples, Learner, PyTree, Variables
 from .checkpoints import Checkpoints
 from .config import Batch, ClassFolders, ConfigError, EfficientNetLite0, Experiment, Imprinting
 from .data import Prepare, four_views
 from .data.folders import labelled
 from .devices import compiler_options
 from .learners.imprinting import grow, imprint
-from .loading import CLASSES
+from .loading import read_similarities, write_classes
 from .recognition import (
     Classifier,
     Pictures,
@@ -50,7 +50,10 @@ def embedded() -> Classifier:
 def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
     """A classifier without a class yet, on the embedding of EfficientNet-Lite0 (ImageNet-1k).
 
-    Its features are raised to the power 0.75, so that strong ones weigh less.
+    Its features are raised to the power 0.75, so that strong ones weigh less. What it refuses
+    (`classify(..., reject=)`) goes by the similarities of 64 classes of Caltech-101, as
+    benchmarks/ship_efficientnet_lite0.py measured them; with weights of one's own it refuses
+    nothing.
 
     Args:
         path: as for `metashot.pretrained.efficientnet_lite0`; None reads the weights of the extra
@@ -77,7 +80,8 @@ def pretrained(path: str | os.PathLike[str] | None = None) -> Classifier:
     }
     learner = made.build(CAPACITY)
     task = stored_task(learner, variables, pictures)
-    return Classifier(learner, variables, task, (), pictures, config)
+    similarities = read_similarities(SHIPPED / "efficientnet_lite0", 0) if path is None else None
+    return Classifier(learner, variables, task, (), pictures, config, similarities)
 
 
 def enroll(
@@ -102,10 +106,10 @@ def enroll(
 
     Example:
         mine = metashot.enroll(metashot.stored("runs/glyphs_imprinting"), "letters")
-        for image, ranked in metashot.classify(mine, ["one.png", "two.png"]):
-            print(image, *ranked[0])
+        for answer in metashot.classify(mine, ["one.png", "two.png"]):
+            print(answer.image, *answer.ranked[0])
     """
-    learner, variables, _, names, pictures, config = classifier
+    learner, variables, _, names, pictures, config, similarities = classifier
     made = config.learner
     if not isinstance(made, Imprinting):
         raise ConfigError(
@@ -119,21 +123,27 @@ def enroll(
         capacity *= 2
     variables = grow(variables, capacity)
     labels = np.array([names.index(name) for name in shown.names])[labels_of(shown)]
-    store = partial(_imprint_views if views else imprint, learner)
-    add = jax.jit(store, compiler_options=compiler_options())
+    shower = _seeing_views(learner) if views else learner
+    add = jax.jit(partial(imprint, shower), compiler_options=compiler_options())
     for rows, batch in in_batches(np.asarray(shown.arrays.images)):
         targets = np.full(len(batch), -1)
         targets[: len(labels[rows])] = labels[rows]
         variables = add(variables, as_examples(batch, targets, pictures))
     config = dataclasses.replace(config, learner=dataclasses.replace(made, classes=capacity))
     task = stored_task(learner, variables, pictures)
-    return Classifier(learner, variables, task, names, pictures, config)
+    return Classifier(learner, variables, task, names, pictures, config, similarities)
 
 
-def _imprint_views(learner: Learner, variables: Variables, support: Examples) -> Variables:
-    """`imprint` with four views of each picture, one at a time: all at once take much memory."""
-    store = lambda variables, x: (imprint(learner, variables, support._replace(inputs=x)), None)
-    return jax.lax.scan(store, variables, four_views(support.inputs))[0]
+def _seeing_views(learner: Learner) -> Learner:
+    """Which makes a column of the mean of four views of each example, which count as one."""
+
+    def adapt(variables: Variables, support: Examples, key: Array | None = None) -> PyTree:
+        # One view at a time: all at once take much memory.
+        each = lambda x: learner.adapt(variables, support._replace(inputs=x), key)
+        tasks = jax.lax.map(each, four_views(support.inputs))
+        return {name: x.mean(0) if name == "columns" else x[0] for name, x in tasks.items()}
+
+    return learner._replace(adapt=adapt)
 
 
 def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:
@@ -158,7 +168,7 @@ def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
     place = Path(folder)
     check_new(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    _, variables, _, names, pictures, config = classifier
+    _, variables, _, names, pictures, config, similarities = classifier
     facts = {"input_shape": pictures.shape, "prepare": pictures.prepare, "crop": pictures.crop}
     facts |= {"versions": versions()}
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
@@ -166,7 +176,7 @@ def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
         whole.mkdir()
         (whole / "config.py").write_text(configs.as_text(config))
         (whole / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (whole / CLASSES).write_text(json.dumps({"names": names}) + "\n")
+        write_classes(whole, names, similarities)
         with closing(Checkpoints(whole / "checkpoints")) as checkpoints:
             checkpoints.save(0, {"variables": variables}, score=0.0)
         whole.rename(place)

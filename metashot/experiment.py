@@ -17,9 +17,11 @@ from .data.episodes import impossible_sizes
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
-from .loading import CHOICE, CLASSES, as_chosen, read_config, shapes_of, trained_way
+from .loading import CHOICE, as_chosen, read_config, shapes_of, trained_way, write_classes
+from .recognition import Classifier, Pictures, stored_task
 from .runs import write_atomically
 from .selection import Choice, choose
+from .similarities import similarities
 from .training import Trained, chunk_size, train
 
 
@@ -44,8 +46,7 @@ def build(config: Experiment) -> Parts:
         splits = config.data.load()
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from error
-    held_out = splits.train if splits.val is None else splits.val
-    check_sizes("test.", config.test, held_out)
+    check_sizes("test.", config.test, held_out(splits))
     check_sizes("test.", config.test, splits.test)
     _check_training(config, splits.train)
     chunk_size(config.meta_batch, config.chunk, episode_mesh(config.meta_batch))
@@ -64,6 +65,11 @@ def build(config: Experiment) -> Parts:
     source = draw(splits.train, **vars(config.train))
     validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
     return Parts(splits, learner, optimizer, source, validation)
+
+
+def held_out(splits: Splits) -> Dataset:
+    """The classes for choosing, which are those for training where there are no others."""
+    return splits.train if splits.val is None else splits.val
 
 
 def check_sizes(prefix: str, sizes: Sizes, dataset: Dataset) -> None:
@@ -104,8 +110,8 @@ def run(
     """Meta-train what a configuration says, in a folder that holds all that is needed later.
 
     The folder gets config.py, run.json, metrics.jsonl and checkpoints/; of a learner that stores
-    classes also classes.json, where fine-tuning's rate and decay are chosen choice.json, and with
-    `profile` profile/.
+    classes also classes.json, to which the end adds `similarities` of the classes for choosing;
+    where fine-tuning's rate and decay are chosen choice.json, and with `profile` profile/.
 
     Raises:
         ConfigError: before anything is written.
@@ -119,7 +125,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", text)
     if isinstance(config.learner, Imprinting):  # answers by its stored classes
-        write_atomically(folder / CLASSES, json.dumps({"names": parts.splits.train.names}) + "\n")
+        write_classes(folder, parts.splits.train.names)
     trained = train(
         parts.learner,
         parts.train,
@@ -137,6 +143,9 @@ def run(
         progress=progress,
         profile=folder / "profile" if profile else None,
     )
+    if isinstance(config.learner, Imprinting):
+        found = similarities(_classifier(config, parts, trained.variables), held_out(parts.splits))
+        write_classes(folder, parts.splits.train.names, found, trained.step)
     if isinstance(config.learner, FineTune) and config.learner.rates and parts.validation:
         way = trained_way(config)
         choice = choose_rate(config.learner, way, parts.validation, trained.variables, config.seed)
@@ -144,6 +153,15 @@ def run(
         learner = as_chosen(config, folder).learner.build(way)
         parts = parts._replace(learner=learner)
     return trained, parts
+
+
+def _classifier(config: Experiment, parts: Parts, variables: Variables) -> Classifier:
+    """Of the classes that it was trained on."""
+    train = parts.splits.train
+    height, width, channels = train.shape
+    pictures = Pictures((height, width, channels), train.prepare)
+    task = stored_task(parts.learner, variables, pictures)
+    return Classifier(parts.learner, variables, task, train.names, pictures, config)
 
 
 def choose_rate(

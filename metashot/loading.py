@@ -15,9 +15,14 @@ from . import config as configs
 from .base import Episode, Examples, Learner, Variables
 from .checkpoints import Checkpoints
 from .config import Batch, ConfigError, Experiment
+from .runs import write_atomically
 
-CLASSES = "classes.json"  # the names of the classes that a classifier stores, by label
+CLASSES = "classes.json"  # what `write_classes` writes
 CHOICE = "choice.json"  # what a run chose on validation episodes, and all it tried
+
+# Quantiles, at equal steps from 0 to 1, of the cosine between a picture and its class's column, by
+# the number of examples that made the column (metashot.similarities).
+Similarities = dict[int, list[float]]
 
 
 class Loaded(NamedTuple):
@@ -116,6 +121,32 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         message = f"{path} is damaged: restore it from a copy of the run ({error})"
         raise ConfigError(message) from error
+
+
+def write_classes(
+    folder: Path, names: tuple[str, ...], similarities: Similarities | None = None, step: int = 0
+) -> None:
+    """Say what a run's classes are called, by label, and how similar pictures are to theirs.
+
+    Args:
+        folder: of the run.
+        names: of the classes that it stores.
+        similarities: where they are known.
+        step: of the checkpoint that they are of.
+    """
+    facts: dict[str, Any] = {"names": names}
+    if similarities:
+        facts["similarities"] = {"step": step, "quantiles": similarities}
+    write_atomically(folder / CLASSES, json.dumps(facts) + "\n")
+
+
+def read_similarities(folder: Path, step: int) -> Similarities | None:
+    """What a run's classes.json says of the checkpoint of this step; None where it says nothing."""
+    path = folder / CLASSES
+    found = _read_json(path).get("similarities") if path.exists() else None
+    if not found or found["step"] != step:
+        return None
+    return {int(shot): quantiles for shot, quantiles in found["quantiles"].items()}
 
 
 def as_chosen(config: Experiment, folder: Path) -> Experiment:

@@ -66,7 +66,7 @@ def _answers(
     classifier: Classifier,
 ) -> tuple[Callable[[Array], dict[str, Array]], dict[str, Any]]:
     """From images [n, H, W, C] to what the classifier says of them, and what it says it by."""
-    learner, variables, task, names, pictures, config = classifier
+    learner, variables, task, names, pictures, config, _ = classifier
     made = config.learner
 
     def chances(logits: Array) -> Array:

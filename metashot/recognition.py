@@ -19,8 +19,16 @@ from .data import Dataset, Prepare
 from .data.folders import labelled
 from .data.pictures import LeftOut, squares
 from .devices import compiler_options
-from .learners.imprinting import grow
-from .loading import class_names, load, read_config, read_facts, trained_way
+from .learners.imprinting import grow, scale_of
+from .loading import (
+    Similarities,
+    class_names,
+    load,
+    read_config,
+    read_facts,
+    read_similarities,
+    trained_way,
+)
 
 BATCH = 32  # pictures answered at once
 
@@ -47,6 +55,7 @@ class Classifier(NamedTuple):
     names: tuple[str, ...]  # of class 0, 1, ...
     pictures: Pictures
     config: Experiment  # of the learner
+    similarities: Similarities | None = None  # of pictures to their class, where they are known
 
 
 class Prediction(NamedTuple):
@@ -54,6 +63,7 @@ class Prediction(NamedTuple):
 
     image: str
     ranked: tuple[tuple[str, float], ...]
+    known: bool = True  # False: none of these, by `classify(..., reject=)`
 
 
 def few_shot(
@@ -76,14 +86,15 @@ def few_shot(
     config = read_config(run)
     trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
-    learner, variables, *_ = load(run, checkpoint=checkpoint, way=way)
+    learner, variables, step, _ = load(run, checkpoint=checkpoint, way=way)
     if isinstance(config.learner, Imprinting):  # whose columns are of a number of their own
         capacity = len(variables["params"]["columns"])
         variables = grow(variables, max(capacity, examples.classes))
     adapt = jax.jit(learner.adapt, compiler_options=compiler_options())
     everything = as_examples(examples.arrays.images, labels_of(examples), pictures)
     task = adapt(variables, everything, jax.random.key(0))
-    return Classifier(learner, variables, task, examples.names, pictures, config)
+    found = read_similarities(Path(run), step)
+    return Classifier(learner, variables, task, examples.names, pictures, config, found)
 
 
 def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
@@ -101,9 +112,10 @@ def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
     if names is None:
         raise ConfigError(f"{run} stores no classes: give a support folder with examples of some")
     config = read_config(run)
-    learner, variables, *_ = load(run, checkpoint=checkpoint)
+    learner, variables, step, _ = load(run, checkpoint=checkpoint)
     task = stored_task(learner, variables, pictures)
-    return Classifier(learner, variables, task, names, pictures, config)
+    found = read_similarities(Path(run), step)
+    return Classifier(learner, variables, task, names, pictures, config, found)
 
 
 def stored_task(learner: Learner, variables: Variables, pictures: Pictures) -> PyTree:
@@ -112,17 +124,30 @@ def stored_task(learner: Learner, variables: Variables, pictures: Pictures) -> P
     return learner.adapt(variables, as_examples(nothing, np.zeros(0, np.int32), pictures))
 
 
-def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Prediction]:
+def classify(
+    classifier: Classifier, images: Iterable[str | Path], *, reject: float | None = None
+) -> list[Prediction]:
     """What picture files show; one that cannot be decoded is left out with a warning.
+
+    Args:
+        classifier: of `few_shot`, `stored` or `enroll`.
+        images: picture files.
+        reject: the share of pictures of its classes that may be refused wrongly, above 0 and under
+            1. A picture that is less similar to each class than all but this share of that class's
+            pictures are is none of these: its prediction is not `known`.
 
     Raises:
         OSError: a file cannot be opened.
+        ValueError: no class yet, a bad share, or a classifier without similarities.
 
     Example:
         classifier = metashot.few_shot("runs/glyphs_prototypical", "letters")
-        for image, ranked in metashot.classify(classifier, ["one.png", "two.png"]):
-            print(image, *ranked[0])
+        for answer in metashot.classify(classifier, ["one.png", "two.png"]):
+            print(answer.image, *answer.ranked[0])
     """
+    if not classifier.names:
+        raise ConfigError("there is no class yet: enroll some")
+    least = None if reject is None else thresholds(classifier, reject)
     paths = [str(path) for path in images]
     read = lambda i: Path(paths[i]).read_bytes()
     pixels, ailing = squares(read, len(paths), **classifier.pictures.reading)
@@ -130,23 +155,80 @@ def classify(classifier: Classifier, images: Iterable[str | Path]) -> list[Predi
         message = f"{paths[i]} is not a picture that can be decoded: it is left out"
         warnings.warn(message, LeftOut, stacklevel=2)
     kept = [i for i in range(len(paths)) if i not in ailing]
-    found = probabilities(classifier, pixels[kept])
+    logits = _logits(classifier, pixels[kept])
+    found = np.asarray(jax.nn.softmax(logits))
     order = np.argsort(-found, axis=1, kind="stable")
+    known: Any = np.ones(len(kept), bool)
+    if least is not None:
+        known = np.any(logits / _scale(classifier) >= least, axis=1)
     return [
-        Prediction(paths[i], tuple((classifier.names[c], float(row[c])) for c in best))
-        for i, row, best in zip(kept, found, order, strict=True)
+        Prediction(paths[i], tuple((classifier.names[c], float(row[c])) for c in best), bool(like))
+        for i, row, best, like in zip(kept, found, order, known, strict=True)
     ]
+
+
+def thresholds(classifier: Classifier, share: float) -> NDArray[np.float64]:
+    """[classes]: the cosine with a class's column that all but a share of its pictures reach.
+
+    It is that of as many examples as the class has, or of the next smaller number that was
+    measured. A trained class has that of a single example, which is rather low: how similar
+    pictures that training did not see are to its column is not known.
+
+    Raises:
+        ValueError: a bad share, or a classifier without similarities.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"reject is {share}; it is a share of pictures, above 0 and under 1")
+    made, similarities = classifier.config.learner, classifier.similarities
+    if not isinstance(made, Imprinting):
+        raise ConfigError(
+            f"pictures are refused by an Imprinting, by their cosines; {type(made).__name__} has "
+            "no measure of how similar a picture is to its class: leave reject out"
+        )
+    if not similarities:
+        raise ConfigError(
+            "no similarities were measured for this checkpoint, so there is no threshold to refuse "
+            "pictures by: `metashot train CONFIG --workdir RUN --resume` measures those of a run's "
+            "best checkpoint, and what is enrolled from it keeps them"
+        )
+    count = np.asarray(classifier.task["count"])[: len(classifier.names)]
+    shots = sorted(similarities)
+    quantiles = [similarities[n] for n in shots]
+    least = [np.interp(share, np.linspace(0, 1, len(q)), q) for q in quantiles]
+    return np.array(least)[np.searchsorted(shots, np.maximum(count, shots[0]), "right") - 1]
+
+
+def _scale(classifier: Classifier) -> float:
+    """What the cosines of an Imprinting are multiplied by in its logits."""
+    return float(scale_of(classifier.variables, classifier.config.learner.scale_param))
 
 
 def probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, classes] of images [n, height, width, channels]: the softmax of the learner's logits."""
-    learner, variables, task, names, pictures, _ = classifier
+    return np.asarray(jax.nn.softmax(_logits(classifier, images)))
+
+
+def _logits(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n, classes] of images [n, height, width, channels]."""
+    learner, variables, task, names, pictures = classifier[:5]
     predict = jax.jit(learner.predict, compiler_options=compiler_options())
     found = np.zeros((len(images), len(names)), np.float32)
     for rows, batch in in_batches(images):
         logits = predict(variables, task, pictures.prepare(jnp.asarray(batch)))
-        chances = np.asarray(jax.nn.softmax(logits))[:, : len(names)]
-        found[rows] = chances[: len(found[rows])]
+        found[rows] = np.asarray(logits)[: len(found[rows]), : len(names)]
+    return found
+
+
+def embeddings(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[n, D] of images [n, height, width, channels]: their unit embeddings by an Imprinting."""
+    learner, variables, pictures = classifier.learner, classifier.variables, classifier.pictures
+    columns = variables["params"]["columns"]
+    variables = grow(variables, max(BATCH, len(columns)))
+    adapt = jax.jit(learner.adapt, compiler_options=compiler_options())
+    found = np.zeros((len(images), columns.shape[1]), np.float32)
+    for rows, batch in in_batches(images):
+        alone = as_examples(batch, np.arange(len(batch)), pictures)  # each a class of its own
+        found[rows] = np.asarray(adapt(variables, alone)["columns"])[: len(found[rows])]
     return found
 
 

@@ -97,6 +97,7 @@ def test_views_of_a_picture_are_averaged(base: Classifier, tmp_path: Path):
     support = metashot.Examples(inputs, jnp.zeros(4, int), jnp.ones(4, bool))
     mean = np.asarray(base.learner.adapt(base.variables, support)["columns"])[0]
     np.testing.assert_allclose(columns(after)[3], mean / np.linalg.norm(mean), 1e-5)
+    assert after.variables["state"]["count"][3] == 1  # of one picture: its threshold goes by that
 
 
 def test_a_saved_classifier_comes_back(base: Classifier, tmp_path: Path):
@@ -162,5 +163,8 @@ def test_photographs_without_any_training(tmp_path: Path):
             Image.fromarray(pixels).save(tmp_path / (name if i == 0 else "") / f"{name}{i}.png")
     mine = metashot.enroll(enrolment.pretrained(), tmp_path)
     assert mine.names == ("leaf", "sky")
-    found = metashot.classify(mine, [tmp_path / "leaf1.png", tmp_path / "sky1.png"])
-    assert [answer.ranked[0][0] for answer in found] == ["leaf", "sky"]
+    found = metashot.classify(mine, [tmp_path / "leaf1.png", tmp_path / "sky1.png"], reject=0.05)
+    assert [(answer.ranked[0][0], answer.known) for answer in found] == [
+        ("leaf", True),
+        ("sky", True),
+    ]

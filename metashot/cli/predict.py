@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..recognition import Prediction
 
 EXAMPLE = "metashot predict runs/letters one.png two.png"
+NONE = "none of these"
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -35,6 +36,10 @@ class Options:
     """best by validation, last, or a step"""
     top: int = 3
     """classes to tell for each picture"""
+    reject: float | None = None
+    """answer "none of these" where a picture is like no class, by thresholds that wrongly refuse
+    about this share of the pictures of a class, or fewer: 0.05, say. For classes of an Imprinting;
+    its training measured the thresholds on classes that it did not see"""
     csv: Switch = False
     """print a table: image,class,probability"""
     json: Switch = False
@@ -53,6 +58,8 @@ def main(arguments: list[str]) -> int:
             )
     if options.top < 1:
         raise CallError(f"--top is {options.top}; it is at least 1")
+    if options.reject is not None and not 0 < options.reject < 1:
+        raise CallError(f"--reject is {options.reject}; it is a share, above 0 and under 1")
     if options.csv and options.json:
         raise CallError("--csv and --json: choose one")
 
@@ -61,7 +68,7 @@ def main(arguments: list[str]) -> int:
     with left_out_named() as left_out:
         checkpoint = checkpoint_of(options.checkpoint)
         classifier = classifier_of(options.run, options.support, checkpoint)
-        predictions = classify(classifier, options.images)
+        predictions = classify(classifier, options.images, reject=options.reject)
     _tell(predictions, options)
     return 1 if left_out else 0
 
@@ -72,13 +79,15 @@ def _tell(predictions: list[Prediction], options: Options) -> None:
     elif options.csv:
         table = csv.writer(sys.stdout)
         table.writerow(("image", "class", "probability"))
-        table.writerows((p.image, name, q) for p in predictions for name, q in p.ranked[:1])
+        table.writerows((p.image, *(p.ranked[0] if p.known else (NONE, ""))) for p in predictions)
     else:
         for prediction in predictions:
             ranked = prediction.ranked[: options.top]
-            print(f"{prediction.image}: " + ", ".join(f"{n} {100 * q:.1f} %" for n, q in ranked))
+            told = ", ".join(f"{n} {100 * q:.1f} %" for n, q in ranked)
+            print(f"{prediction.image}: " + (told if prediction.known else f"{NONE} ({told})"))
 
 
 def _object(prediction: Prediction, top: int) -> dict[str, Any]:
     ranked = [{"class": name, "probability": q} for name, q in prediction.ranked[:top]]
-    return {"image": prediction.image, **ranked[0], "top": ranked}
+    first = ranked[0] if prediction.known else {"class": None, "probability": None}
+    return {"image": prediction.image, **first, "top": ranked}

@@ -50,6 +50,12 @@ def test_enroll_then_predict(
     assert main(["predict", "mine", "ask.png", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["predictions"]
     assert found["class"] == "ant"
+    for run in ("run", "mine"):  # its own picture is as like as can be; training measured the rest
+        assert main(["predict", run, "ask.png", "--reject", "0.1", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["predictions"]
+        similarities = json.loads((place / run / "classes.json").read_text())["similarities"]
+        assert (similarities["step"], set(similarities["quantiles"])) == (run == "run", {"1", "2"})
+    assert found["class"] == "ant"
     (place / "new" / "ant" / "torn.png").write_bytes(b"torn")
     assert main(["enroll", "mine", "new", "--out", "more", "--merge"]) == 1
     printed = capsys.readouterr()

@@ -64,6 +64,28 @@ def test_csv_and_json(call: list[str], capsys: pytest.CaptureFixture[str]):
     assert [each["class"] for each in found["top"]] == ["first", "last"]
 
 
+def test_none_of_these(
+    call: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*call, "a.png", "--reject", "0.05"]) == 2  # the nearest neighbour has no cosines
+    assert "by an Imprinting" in capsys.readouterr().err
+
+    def classify(_: object, images: tuple[Path], *, reject: float) -> list[recognition.Prediction]:
+        assert reject == 0.05
+        return [recognition.Prediction(images[0].name, (("first", 0.7), ("last", 0.3)), False)]
+
+    monkeypatch.setattr(recognition, "classify", classify)
+    call += ["a.png", "--reject", "0.05"]
+    assert main(call) == 0
+    assert capsys.readouterr().out == "a.png: none of these (first 70.0 %, last 30.0 %)\n"
+    assert main([*call, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["a.png,none of these,"]
+    assert main([*call, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert (found["class"], found["probability"]) == (None, None)
+    assert found["top"][0] == {"class": "first", "probability": 0.7}
+
+
 def test_a_torn_picture_is_named_and_the_rest_goes_on(
     call: list[str], capsys: pytest.CaptureFixture[str]
 ):
@@ -80,6 +102,7 @@ def test_a_torn_picture_is_named_and_the_rest_goes_on(
         (["a.png", "c.png"], "c.png is no file: name pictures"),
         (["."], ". is a folder: name pictures"),
         (["a.png", "--top", "0"], "--top is 0; it is at least 1"),
+        (["a.png", "--reject", "1"], "--reject is 1.0; it is a share, above 0 and under 1"),
         (["a.png", "--csv", "--json"], "--csv and --json: choose one"),
     ],
 )
