@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import config, data, devices, enrolment, losses, metrics, nets, optim, plots, pretrained
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
-    from .enrolment import enroll
+    from .enrolment import enroll, forget
     from .evaluation import Evaluation, evaluate
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
@@ -49,7 +49,7 @@ _MODULES = (
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
     "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
-    "enrolment": ("enroll",),
+    "enrolment": ("enroll", "forget"),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
@@ -91,6 +91,7 @@ __all__ = [
     "export",
     "few_shot",
     "fine_tune",
+    "forget",
     "grow",
     "imprint",
     "imprinting",

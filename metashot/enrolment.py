@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -157,6 +159,38 @@ def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:
                 f"class {name} was trained, so it has no sum of examples to add to: "
                 "rename the folder"
             )
+
+
+def forget(classifier: Classifier, names: Iterable[str]) -> Classifier:
+    """The classifier without some of its classes; the columns of all others keep their bits.
+
+    The others keep their order too, and move up to the labels that become free.
+
+    Args:
+        classifier: of `stored` or `enroll`.
+        names: of the classes to remove.
+
+    Raises:
+        ValueError: a name of no class.
+
+    Example:
+        mine = metashot.forget(metashot.stored("runs/letters"), ["ox"])
+    """
+    gone = set(names)
+    for name in sorted(gone.difference(classifier.names)):
+        close = difflib.get_close_matches(name, classifier.names)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see `metashot classes`"
+        raise ConfigError(f"there is no class {name}: {hint}")
+    kept = [label for label, name in enumerate(classifier.names) if name not in gone]
+    params, state = classifier.variables["params"], classifier.variables["state"]
+    move = lambda x: jnp.zeros_like(x).at[: len(kept)].set(x[jnp.array(kept, int)])
+    variables: Variables = {
+        "params": {**params, "columns": move(params["columns"])},
+        "state": {**state, "sum": move(state["sum"]), "count": move(state["count"])},
+    }
+    task = stored_task(classifier.learner, variables, classifier.pictures)
+    left = tuple(classifier.names[label] for label in kept)
+    return classifier._replace(variables=variables, task=task, names=left)
 
 
 def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:

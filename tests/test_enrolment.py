@@ -139,6 +139,29 @@ def test_classes_that_are_there_are_refused(base: Classifier, tmp_path: Path):
         metashot.enroll(other, ants)
 
 
+def test_removed_classes_leave_the_others_as_they_were(base: Classifier, tmp_path: Path):
+    known = metashot.enroll(base, folder(tmp_path / "new", ant=(3, 4), bee=(5,), ox=(6,)))
+    fewer = metashot.forget(known, ["y", "bee"])
+    assert fewer.names == ("x", "z", "ant", "ox")
+    kept = [0, 2, 3, 5]
+    np.testing.assert_array_equal(columns(fewer)[:4], columns(known)[kept])
+    np.testing.assert_array_equal(columns(fewer)[4:], 0)
+    images = np.stack([drawing(seed) for seed in range(5)])[..., None]
+    before, after = (recognition.probabilities(c, images) for c in (known, fewer))
+    wanted = before[:, kept] / before[:, kept].sum(1, keepdims=True)
+    np.testing.assert_allclose(after, wanted, 1e-5)
+    again = metashot.enroll(fewer, folder(tmp_path / "more", ant=(7,), bee=(5,)), merge=True)
+    assert again.names == ("x", "z", "ant", "ox", "bee")
+    np.testing.assert_array_equal(again.variables["state"]["count"], [0, 0, 3, 1, 1, 0])
+    np.testing.assert_array_equal(columns(again)[[3, 4]], columns(known)[[5, 4]])
+    assert metashot.forget(fewer, fewer.names).names == ()
+    assert metashot.forget(fewer, []).names == fewer.names
+    with pytest.raises(ConfigError, match=r"no class ants: did you mean ant\?"):
+        metashot.forget(known, ["ox", "ants"])
+    with pytest.raises(ConfigError, match="no class whale: see `metashot classes`"):
+        metashot.forget(known, ["whale"])
+
+
 def test_a_folder_without_stored_classes_is_refused(base: Classifier, tmp_path: Path):
     with pytest.raises(ConfigError, match="holds no run"):
         metashot.stored(tmp_path)

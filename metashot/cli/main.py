@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": "measure a trained learner on episodes of new classes",
     "enroll": "add classes to a trained classifier from a folder of pictures",
     "predict": "name what pictures show",
-    "classes": "list the classes that a classifier stores",
+    "classes": "list the classes that a classifier stores, or remove some",
     "export": "write a classifier as one file that needs jax, but not metashot",
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",

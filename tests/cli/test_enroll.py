@@ -56,6 +56,10 @@ def test_enroll_then_predict(
         similarities = json.loads((place / run / "classes.json").read_text())["similarities"]
         assert (similarities["step"], set(similarities["quantiles"])) == (run == "run", {"1", "2"})
     assert found["class"] == "ant"
+    assert main(["classes", "mine", "--remove", "ant", "--out", "less", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["names"]) == 3
+    assert main(["classes", "less"]) == main(["classes", "mine"]) == 0
+    assert capsys.readouterr().out.splitlines().count("ant") == 1  # only in the old one
     (place / "new" / "ant" / "torn.png").write_bytes(b"torn")
     assert main(["enroll", "mine", "new", "--out", "more", "--merge"]) == 1
     printed = capsys.readouterr()
@@ -85,6 +89,28 @@ def test_mistakes_leave_nothing_behind(
 ):
     monkeypatch.chdir(place)
     assert main(["enroll", *call]) != 0
+    assert capsys.readouterr().err.startswith(f"metashot: {message}")
+    assert not (place / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["--remove", "ant"], "--remove changes nothing in place: name a new folder"),
+        (["--out", "x"], "--out is for a classifier without some classes"),
+        (["--remove", "ant", "--out", "run"], "run exists: name a new folder"),
+        (["--remove", "ant", "--out", "x"], "there is no class ant: see `metashot classes`"),
+    ],
+)
+def test_what_cannot_be_removed(
+    place: Path,
+    call: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(place)
+    assert main(["classes", "run", *call]) == 2
     assert capsys.readouterr().err.startswith(f"metashot: {message}")
     assert not (place / "x").exists()
 
