@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import config as configs
-from .base import Learner, Variables
+from . import pretrained
+from .base import Array, Episode, Learner, Variables
 from .config import Batch, ConfigError, Experiment, FineTune, Imprinting, Sizes
 from .data import Dataset, Episodes, Splits, batches, episodes
 from .data.episodes import impossible_sizes
@@ -61,10 +62,25 @@ def build(config: Experiment) -> Parts:
         raise ConfigError(
             f"learner cannot be built for {splits.train.shape} pictures: {reason}"
         ) from error
+    if getattr(getattr(config.learner, "network", None), "pretrained", False):
+        learner = starting_from(pretrained.efficientnet_lite0(), learner)
     draw = batches if isinstance(config.train, Batch) else episodes
     source = draw(splits.train, **vars(config.train))
     validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
     return Parts(splits, learner, optimizer, source, validation)
+
+
+def starting_from(body: Variables, learner: Learner) -> Learner:
+    """The learner whose network starts with these variables; what else it has is drawn."""
+
+    def init(key: Array, episode: Episode) -> Variables:
+        made = learner.init(key, episode)
+        return {
+            "params": {**made["params"], "network": body["params"]},
+            "state": {**made["state"], "network": body["state"]},
+        }
+
+    return learner._replace(init=init)
 
 
 def held_out(splits: Splits) -> Dataset:

@@ -47,6 +47,8 @@ def test_installed_configs_are_valid_and_described(name: str):
         (config.TinyImageNet, metashot.data.tiny_imagenet, set()),
         (config.Caltech101, metashot.data.caltech101, set()),
         (config.MiniImageNet, metashot.data.mini_imagenet, set()),
+        (config.CUB, metashot.data.cub, set()),
+        (config.INaturalist, metashot.data.inaturalist, set()),
         (config.Tfds, metashot.data.tfds, {"name"}),
     ],
 )

@@ -6,6 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import metashot
@@ -52,6 +54,26 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path):
     other = dataclasses.replace(TINY, seed=1, steps=20)
     with pytest.raises(ConfigError, match="seed is 1, but the run to resume has 0"):
         experiment.run(other, tmp_path, resume=True)
+
+
+class Started(Conv4):
+    pretrained = True
+
+
+def test_training_starts_from_pretrained_variables(monkeypatch: pytest.MonkeyPatch):
+    network = Started(filters=4, blocks=2)
+    source = experiment.build(TINY).train
+    batch = source.sample(jax.random.key(0), source.arrays).query
+    body = network.build().init(jax.random.key(7), batch.inputs)
+    monkeypatch.setattr(metashot.pretrained, "efficientnet_lite0", lambda: body)
+    learner = config.Imprinting(network=network, size=4, classes=6)
+    made = experiment.build(dataclasses.replace(TINY, learner=learner, train=Batch(8))).learner
+    variables = made.init(jax.random.key(0), metashot.Episode(batch, batch))
+    drawn = learner.build(6).init(jax.random.key(0), metashot.Episode(batch, batch))
+    for part in ("params", "state"):
+        jax.tree.map(np.testing.assert_array_equal, variables[part].pop("network"), body[part])
+        drawn[part].pop("network")
+    jax.tree.map(np.testing.assert_array_equal, variables, drawn)
 
 
 EMBEDDING = NearestEmbedding(network=Conv4(filters=4, blocks=2), classes=6)

@@ -5,10 +5,12 @@ of a learner's or a network's dataclass are the keywords of its constructor, wit
 """
 
 from .data import (
+    CUB,
     SOURCES,
     Caltech101,
     ClassFolders,
     Glyphs,
+    INaturalist,
     MiniImageNet,
     Omniglot,
     Tfds,
@@ -31,6 +33,7 @@ from .learners import (
 
 __all__ = [
     "ANIL",
+    "CUB",
     "MAML",
     "SGD",
     "SOURCES",
@@ -44,6 +47,7 @@ __all__ = [
     "Experiment",
     "FineTune",
     "Glyphs",
+    "INaturalist",
     "Imprinting",
     "Matching",
     "MetaLSTM",

@@ -120,6 +120,44 @@ class MiniImageNet:
 
 
 @dataclass(frozen=True)
+class CUB:
+    """Photographs of 200 species of birds (CUB-200-2011), of which 100 are for training."""
+
+    source: str | None = None
+    """its folder CUB_200_2011; by default in cub in METASHOT_DATA or in the cache"""
+    size: int = 224
+    """side of a picture in pixels"""
+    official: Literal["all", "train", "test"] = "all"
+    """the pictures that are officially for training, those for testing, or both"""
+    base: int = 100
+    """classes for training"""
+
+    def load(self) -> Splits:
+        from ..data import cub
+
+        return cub(**vars(self))
+
+
+@dataclass(frozen=True)
+class INaturalist:
+    """Photographs of 5,089 species (iNaturalist 2017); those of many pictures are for training."""
+
+    source: str | None = None
+    """folder of its lists and pictures; by default inaturalist in METASHOT_DATA or in the cache"""
+    size: int = 64
+    """side of a picture in pixels"""
+    official: Literal["train", "val"] = "train"
+    """the pictures that are officially for training, or those for validation"""
+    least: int = 100
+    """pictures for training of a class for training"""
+
+    def load(self) -> Splits:
+        from ..data import inaturalist
+
+        return inaturalist(**vars(self))
+
+
+@dataclass(frozen=True)
 class Tfds:
     """A data set that TensorFlow Datasets has prepared as array_record, split by class."""
 
@@ -155,6 +193,8 @@ SOURCES = {
     "class_folders": ClassFolders,
     "tiny_imagenet": TinyImageNet,
     "mini_imagenet": MiniImageNet,
+    "cub": CUB,
+    "inaturalist": INaturalist,
     "tfds": Tfds,
 }
 """By the names of their functions."""

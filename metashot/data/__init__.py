@@ -2,6 +2,7 @@
 
 from .augmentation import augment, copies, four_views
 from .caltech101 import caltech101
+from .cub import cub
 from .dataset import (
     INK,
     ClassImages,
@@ -15,6 +16,7 @@ from .dataset import (
 from .episodes import Episodes, batches, episode_key, episodes, sample_episode
 from .folders import class_folders
 from .glyphs import glyphs
+from .inaturalist import inaturalist
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
 from .tfds import tfds
@@ -32,11 +34,13 @@ __all__ = [
     "caltech101",
     "class_folders",
     "copies",
+    "cub",
     "episode_key",
     "episodes",
     "four_views",
     "from_arrays",
     "glyphs",
+    "inaturalist",
     "mini_imagenet",
     "omniglot",
     "prepare_omniglot",

@@ -7,6 +7,7 @@ else by lists of class names `split_train.txt`, ... in the source, else drawn at
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import warnings
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import cache, pictures
-from .dataset import Dataset, Splits, from_arrays, select
+from .dataset import Dataset, Prepare, Splits, from_arrays, select
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {
@@ -104,6 +105,37 @@ def labelled(
         everything = _decode(place, members, read, size, channels, crop=crop)
     _tell_left_out(place, members, everything)
     return everything
+
+
+def listed_pictures(entry: str, place: Path, members: list[Member], *, size: int) -> Dataset:
+    """Pictures that a published list names, decoded once and then cached, which become -1 to 1.
+
+    Args:
+        entry: of the cache, to which the size and the place are added.
+        place: the folder that their paths lie in.
+        members: the pictures.
+        size: pixels along a side.
+
+    Raises:
+        FileNotFoundError: pictures that are not there.
+        ValueError: a class without a picture that can be decoded.
+    """
+    missing = [member.path for member in members if not (place / member.path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing):,} of the {len(members):,} pictures listed are not in {place}, the "
+            f"first of them {missing[0]}: unpack the archive of pictures there"
+        )
+    members = sorted(members, key=lambda member: member.name)
+    stats = [(place / member.path).stat() for member in members]
+    stamps = [(*m, stat.st_size, stat.st_mtime_ns) for m, stat in zip(members, stats, strict=True)]
+    everything = cache.cached(
+        f"{entry}-{size}-{pictures.digest(str(place.resolve()))[:8]}",
+        pictures.digest(stamps),
+        lambda: _decode(place, members, lambda path: (place / path).read_bytes(), size),
+    )
+    _tell_left_out(place, members, everything)
+    return dataclasses.replace(everything, prepare=Prepare(1 / 127.5, -1.0))
 
 
 def _tell_left_out(place: Path, members: list[Member], decoded: Dataset) -> None:
