@@ -151,7 +151,7 @@ def _seeing_views(learner: Learner) -> Learner:
 def _refuse(classifier: Classifier, new: tuple[str, ...], merge: bool) -> None:
     """Refuse names that are there already and cannot or should not be added to."""
     counts = np.asarray(classifier.variables["state"]["count"])
-    for name in set(new) & set(classifier.names):
+    for name in sorted(set(new) & set(classifier.names)):
         if not merge:
             raise ConfigError(f"there is a class {name} already: rename the folder, or merge")
         if not counts[classifier.names.index(name)]:

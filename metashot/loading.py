@@ -50,7 +50,7 @@ def load(
         learner: what was trained, where the run has no config.py.
 
     Raises:
-        ValueError: no run, no such checkpoint, or parameters that depend on the way.
+        ValueError: no run, no such checkpoint, a damaged one, or parameters that depend on the way.
     """
     folder = Path(folder)
     input_shape = tuple(read_facts(folder)["input_shape"])
@@ -106,21 +106,25 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.exists():
         raise ConfigError(f"{folder} holds no run of metashot (no run.json)")
-    return _read_json(path)
+    return _read_json(path, "input_shape")
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
     """The names of the classes that a run stores, by label; None where it stores none."""
     path = folder / CLASSES
-    return tuple(_read_json(path)["names"]) if path.exists() else None
+    return tuple(_read_json(path, "names")["names"]) if path.exists() else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, needed: str) -> dict[str, Any]:
+    """What a file of a run tells, `needed` among it."""
     try:
-        return json.loads(path.read_text())
+        facts = json.loads(path.read_text())
     except ValueError as error:
         message = f"{path} is damaged: restore it from a copy of the run ({error})"
         raise ConfigError(message) from error
+    if not isinstance(facts, dict) or needed not in facts:
+        raise ConfigError(f"{path} is damaged: restore it from a copy of the run (no {needed})")
+    return facts
 
 
 def write_classes(
@@ -143,7 +147,7 @@ def write_classes(
 def read_similarities(folder: Path, step: int) -> Similarities | None:
     """What a run's classes.json says of the checkpoint of this step; None where it says nothing."""
     path = folder / CLASSES
-    found = _read_json(path).get("similarities") if path.exists() else None
+    found = _read_json(path, "names").get("similarities") if path.exists() else None
     if not found or found["step"] != step:
         return None
     return {int(shot): quantiles for shot, quantiles in found["quantiles"].items()}
@@ -153,7 +157,7 @@ def as_chosen(config: Experiment, folder: Path) -> Experiment:
     """The configuration with what its run chose at the end."""
     if not (folder / CHOICE).exists():
         return config
-    chosen = _read_json(folder / CHOICE)["setting"]
+    chosen = _read_json(folder / CHOICE, "setting")["setting"]
     return dataclasses.replace(config, learner=dataclasses.replace(config.learner, **chosen))
 
 

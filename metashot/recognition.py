@@ -110,10 +110,16 @@ def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
     pictures = _pictures_of(Path(run))
     names = class_names(Path(run))
     if names is None:
-        raise ConfigError(f"{run} stores no classes: give a support folder with examples of some")
+        raise ConfigError(
+            f"{run} stores no classes: give a support folder with examples of some, or a run of an "
+            "Imprinting"
+        )
     config = read_config(run)
     learner, variables, step, _ = load(run, checkpoint=checkpoint)
     task = stored_task(learner, variables, pictures)
+    columns = int(task["known"].sum())
+    if columns != len(names):
+        raise ConfigError(f"{run} names {len(names)} classes, but its checkpoint has {columns}")
     found = read_similarities(Path(run), step)
     return Classifier(learner, variables, task, names, pictures, config, found)
 

@@ -89,6 +89,8 @@ def labelled(
 ) -> Dataset:
     """Pictures in class folders as they are now: all classes in one data set, nothing cached.
 
+    A picture that cannot be decoded, or a folder without pictures, is left out with a warning.
+
     Args:
         source: as for `class_folders`; folders `train` and `test` of class folders say nothing.
         size: pixels along a side.
@@ -104,6 +106,13 @@ def labelled(
         members = _members(place, list(stamps))
         everything = _decode(place, members, read, size, channels, crop=crop)
     _tell_left_out(place, members, everything)
+    if place.is_dir():
+        told = {PurePosixPath(path).parts[0] for path in stamps}
+        folders = (path for path in sorted(place.iterdir()) if path.is_dir())
+        for folder in folders:
+            if folder.name not in told and not folder.name.startswith("."):
+                message = f"{folder} has no pictures ({', '.join(ENDINGS)}): it is left out"
+                warnings.warn(message, pictures.LeftOut, stacklevel=2)
     return everything
 
 
@@ -173,7 +182,7 @@ def _opened(place: Path) -> Generator[tuple[dict[str, str], Callable[[str], byte
         if len(archives) != 1:
             raise ValueError(
                 f"{place} has neither class folders nor just one ZIP archive of them: put each "
-                "class's pictures in a folder, or name one archive"
+                f"class's pictures ({', '.join(ENDINGS)}) in a folder, or name one archive"
             )
         place = archives[0]
     try:

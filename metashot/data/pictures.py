@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,13 +37,16 @@ def squares(
     """
     images = np.zeros((count, size, size, channels), np.uint8)
     ailing: dict[int, Exception] = {}
-    for i in range(count):
-        try:
-            images[i] = square(Image.open(io.BytesIO(read(i))), size, channels, crop=crop)
-        except Exception as error:  # a decoder of damaged bytes may raise anything
-            if isinstance(error, OSError) and error.errno:  # the disk's fault, not the picture's
-                raise
-            ailing[i] = error
+    with warnings.catch_warnings():
+        # A camera's, perhaps; what is twice as large is refused.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for i in range(count):
+            try:
+                images[i] = square(Image.open(io.BytesIO(read(i))), size, channels, crop=crop)
+            except Exception as error:  # a decoder of damaged bytes may raise anything
+                if isinstance(error, OSError) and error.errno:  # the disk's fault
+                    raise
+                ailing[i] = error
     return images, ailing
 
 
