@@ -16,7 +16,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import config, data, devices, enrolment, losses, metrics, nets, optim, plots, pretrained
+    from . import (
+        config,
+        data,
+        devices,
+        enrolment,
+        losses,
+        metrics,
+        nets,
+        optim,
+        plots,
+        pretrained,
+        recognition,
+        similarities,
+    )
     from .base import Aux, Episode, Examples, Learner, Network, Variables
     from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
     from .enrolment import enroll, forget
@@ -45,6 +58,8 @@ _MODULES = (
     "optim",
     "plots",
     "pretrained",
+    "recognition",
+    "similarities",
 )
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
@@ -109,9 +124,11 @@ __all__ = [
     "pretrained",
     "prototypical",
     "random_columns",
+    "recognition",
     "remove_class",
     "run",
     "sample_episode",
+    "similarities",
     "stored",
     "train",
 ]
