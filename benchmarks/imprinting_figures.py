@@ -42,9 +42,10 @@ def tuning(panel: Any, rows: dict[str, Any], column: int, title: str) -> None:
         for color, n in enumerate(TUNED):
             curve = rows[name]["curve"][n]
             x, y = [point[0] for point in curve], [100 * point[column] for point in curve]
-            label = f"{name.removesuffix('_ft')}, n = {n}"
+            label = f"n = {n}" if style == "-" else None
             panel.plot(x, y, style, color=f"C{color}", label=label)
-    finish(panel, title, "steps of fine-tuning")
+    panel.margins(y=0.25)
+    finish(panel, title, "steps of fine-tuning (dashed: from random columns)")
 
 
 def by_shots(panel: Any, lines: dict[str, dict[str, Any]], title: str) -> None:
@@ -55,7 +56,7 @@ def by_shots(panel: Any, lines: dict[str, dict[str, Any]], title: str) -> None:
 
 def finish(panel: Any, title: str, below: str) -> None:
     panel.set(title=title, xlabel=below, ylabel="accuracy, %")
-    panel.legend(fontsize="small")
+    panel.legend(fontsize="small", loc="upper left")
     panel.grid(alpha=0.3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 import metashot
+from metashot import enrolment
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("tensorflow_datasets", "orbax", "grain", "matplotlib", "tyro")
@@ -54,10 +57,9 @@ def test_results_agree_with_the_files():
             assert {"name", "value", "device", "versions", "command", "date"} <= set(row)
 
 
-def run_code_of(page: str) -> dict[str, Any]:
+def run_code_of(page: str, **names: Any) -> dict[str, Any]:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert blocks
-    names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
     return names
@@ -88,8 +90,31 @@ def test_the_learned_optimiser_of_the_documents_trains_a_network(quick_compile: 
     assert names["after"] < names["before"]
 
 
+@pytest.mark.slow
+def test_the_classifier_of_own_pictures_is_made_and_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_compile: None
+):
+    monkeypatch.chdir(tmp_path)
+    train = metashot.train
+    monkeypatch.setattr(metashot, "train", lambda *a, **k: train(*a, **{**k, "steps": 1}), False)
+    shutil.copytree(enrolment.SHIPPED / "glyphs", "runs/glyphs_imprinting")
+    images = np.asarray(metashot.data.glyphs(train=2, val=2, test=2).train.arrays.images)
+    for i, name in enumerate(("ant", "ox")):
+        Path("letters", name).mkdir(parents=True)
+        Image.fromarray(images[20 * i, :, :, 0]).save(f"letters/{name}/1.png")
+    shutil.copy("letters/ant/1.png", "one.png")
+    shutil.copy("letters/ox/1.png", "two.png")
+    enrolment.save(metashot.enroll(enrolment.embedded(), "letters"), "runs/letters")
+    labels = np.repeat(np.arange(2), 20)
+    names = run_code_of("docs/own_pictures.md", images=images, labels=labels)
+    answers = metashot.classify(names["mine"], ["one.png", "two.png"])
+    assert [answer.ranked[0][0] for answer in answers] == ["ant", "ox"]
+    assert set(names["tuned"].variables["params"]) == set(names["variables"]["params"])
+
+
 def test_documents_link_to_files_that_exist():
-    for page in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "CHANGELOG.md"):
+    pages = ("README.md", "CONTRIBUTING.md", "RESULTS.md", "CHANGELOG.md")
+    for page in (*pages, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not target.startswith("http"):
-                assert (ROOT / target).exists(), f"{page} links to {target}"
+                assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
