@@ -106,7 +106,7 @@ def test_a_sheet_is_not_overwritten_unasked(capsys: pytest.CaptureFixture[str]):
     ("arguments", "code", "said"),
     [
         ("remove", 2, "no data command remove; there are prepare and show"),
-        ("prepare", 2, "which data? after prepare comes one of glyphs, omniglot, class_folders"),
+        ("prepare", 2, "which data? after prepare comes one of glyphs, omniglot, caltech101"),
         ("show cifar", 2, "there are no data cifar: after show comes one of glyphs"),
         ("prepare class_folders", 2, "--source"),
         ("prepare class_folders --source nowhere", 1, "there is no nowhere"),
