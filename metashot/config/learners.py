@@ -115,6 +115,12 @@ class Matching:
     """of embeddings"""
     scale: float = 1.0
     """of the similarity"""
+    full_context: bool = False
+    """embed by the whole support, with LSTMs (FCE)"""
+    fce_steps: int = 3
+    """looks at the support in full context"""
+    bilstm: Literal["aligned", "released"] = "aligned"
+    """of which example the backward LSTM's output is"""
     bn_new_weight: float = 0.1
     """weight of an episode's batch statistics in the stored ones"""
 

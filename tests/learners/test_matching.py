@@ -179,6 +179,100 @@ def test_padding_and_a_class_without_support_take_no_part(attention: str) -> Non
     assert losses == pytest.approx([0.5981388694], **CLOSE)
 
 
+# Full context
+
+
+def bias_only(rows: int, size: int) -> Any:
+    """All zeros but for the candidate's bias, which is 1."""
+    return {"kernel": np.zeros((rows, 4 * size)), "bias": np.repeat([0.0, 0, 0, 1], size)}
+
+
+def with_lstms(forward: Any, backward: Any, attention: Any) -> Any:
+    lstms = {"forward": forward, "backward": backward, "attention": attention}
+    return {"params": {"network": {}, **lstms}, "state": NOTHING["state"]}
+
+
+def in_context(variables: Any, support: Any, query: Any, mask: Any = None, **options: Any) -> Any:
+    """Embeddings of the support [n, d], and cosines of the queries with them [q, n]."""
+    known = examples(support, range(len(support)))
+    known = known if mask is None else known._replace(mask=np.asarray(mask))
+    learner = matching(network=IDENTITY, way=len(support), full_context=True, **options)
+
+    @jax.jit
+    def run(support: Examples, query: jax.Array) -> Any:
+        task = learner.adapt(variables, support)
+        return task["embeddings"], learner.predict(variables, task, query)
+
+    return run(known, jnp.asarray(query, float))
+
+
+def test_lstms_of_zeros_are_no_context() -> None:
+    shapes = examples(np.zeros((3, 2)), range(3))
+    learner = matching(network=IDENTITY, way=3, full_context=True)
+    variables = learner.init(jax.random.key(0), Episode(shapes, shapes))
+    support = [[1, 0], [0, 1], [0.5, 0.5]]
+    g, cosines = in_context(variables, support, [[0.6, 0.8]])
+    np.testing.assert_array_equal(g, support)
+    np.testing.assert_allclose(cosines[0], [0.6, 0.8, 0.9899494937], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bilstm", "support", "expected"),
+    [
+        ("aligned", [1, 2], [1.4398181441, 2.4398181441]),
+        ("released", [1, 2], [1.3633994844, 2.5162368037]),
+        ("aligned", [1, 2, 3], [1.4730014637, 2.5162368037, 3.4730014637]),
+        ("released", [1, 2, 3], [1.3633994844, 2.5162368037, 3.5826034430]),
+    ],
+)
+def test_the_support_in_context(bilstm: str, support: list[float], expected: list[float]) -> None:
+    """Padding between changes nothing."""
+    variables = with_lstms(bias_only(2, 1), bias_only(2, 1), bias_only(3, 1))
+    padded = np.insert(np.asarray(support, float), 1, 1e3)[:, None]
+    mask = padded[:, 0] < 1e3
+    g, _ = in_context(variables, padded, [[1]], mask, bilstm=bilstm)
+    assert np.asarray(g)[mask, 0].tolist() == pytest.approx(expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("bilstm", "g"),
+    [
+        (
+            "aligned",
+            [
+                (0.9844053546, 0.0440976763),
+                (0.0155624993, 1.0337264111),
+                (0.5212986045, 0.4878246903),
+            ],
+        ),
+        (
+            "released",
+            [
+                (1.0344837695, 0.0625329825),
+                (0.0155624993, 1.0337264111),
+                (0.4712201896, 0.4693893840),
+            ],
+        ),
+    ],
+)
+def test_full_context_by_hand(bilstm: str, g: Any) -> None:
+    """Two readings; entry e of a kernel is s cos e, to three digits."""
+
+    def waves(rows: int, s: float) -> Any:
+        kernel = np.round(s * np.cos(np.arange(8.0 * rows)), 3).reshape(rows, 8)
+        return {"kernel": kernel, "bias": np.zeros(8)}
+
+    variables = with_lstms(waves(4, 0.3), waves(4, -0.3), waves(6, 0.2))
+    support = [[1, 0], [0, 1], [0.5, 0.5]]
+    told, cosines = in_context(variables, support, [[0.6, 0.8]], fce_steps=2, bilstm=bilstm)
+    np.testing.assert_allclose(told, g, rtol=0, atol=1e-9)
+    if bilstm == "aligned":
+        expected = [0.6683375211, 0.7824837096, 0.9913857194]
+        assert cosines[0].tolist() == pytest.approx(expected, **CLOSE)
+        p = [0.2855309010, 0.3200561492, 0.3944129498]
+        assert jax.nn.softmax(cosines[0]).tolist() == pytest.approx(p, **CLOSE)
+
+
 # Batch norm and dropout
 
 
@@ -289,11 +383,26 @@ def test_the_default_network_has_113_088_parameters_and_1600_features() -> None:
     assert task["embeddings"].shape == (5, 1600)
 
 
+def test_full_context_of_1600_features_has_71_699_200_parameters_more() -> None:
+    part = Examples(
+        jax.ShapeDtypeStruct((1, 84, 84, 3), jnp.float32),
+        jax.ShapeDtypeStruct((1,), jnp.int32),
+        jax.ShapeDtypeStruct((1,), bool),
+    )
+    learner = matching(full_context=True)
+    params = jax.eval_shape(learner.init, jax.random.key(0), Episode(part, part))["params"]
+    count = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
+    assert count.pop("network") == 113_088
+    assert count == {"forward": 20_486_400, "backward": 20_486_400, "attention": 30_726_400}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"attention": "sum"}, "attention is 'sum'; it is one of softmax_then_sum, sum_then_"),
         ({"similarity": "dot"}, "similarity is 'dot'; it is one of cosine, sqeuclidean"),
+        ({"bilstm": "both"}, "bilstm is 'both'; it is one of aligned, released"),
+        ({"fce_steps": 0}, "fce_steps is 0; it is at least 1"),
     ],
 )
 def test_arguments_outside_their_values_are_refused(wrong: dict[str, Any], message: str) -> None:
