@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         devices,
         enrolment,
         losses,
+        memory,
         metrics,
         nets,
         optim,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .learners.imprinting import grow, imprint, imprinting, random_columns, remove_class
     from .learners.maml import anil, maml
     from .learners.matching import matching
+    from .learners.memory_matching import memory_matching
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
     from .loading import load
@@ -53,6 +55,7 @@ _MODULES = (
     "devices",
     "enrolment",
     "losses",
+    "memory",
     "metrics",
     "nets",
     "optim",
@@ -71,6 +74,7 @@ _HOMES = {
     "learners.imprinting": ("grow", "imprint", "imprinting", "random_columns", "remove_class"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
+    "learners.memory_matching": ("memory_matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
     "loading": ("load",),
@@ -114,6 +118,8 @@ __all__ = [
     "losses",
     "maml",
     "matching",
+    "memory",
+    "memory_matching",
     "meta_lstm",
     "metrics",
     "nearest_embedding",

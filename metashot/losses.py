@@ -54,6 +54,24 @@ def classification_loss(logits: Array, query: Examples, state: PyTree = ()) -> t
     return masked_nll(logits, query), Aux({"accuracy": accuracy}, state)
 
 
+def pair_nll(similar: Array, member: Array, query: Examples) -> Array:
+    """Mean of -log softmax(similar)[q, n] over the pairs of a query and an example of its class.
+
+    Cai et al. (CVPR 2018), equation 9, over the number of pairs, so that an episode of k shots
+    counts as much as one of a single shot. All k examples are asked to match alike: the minimum is
+    log k, and an example with more than its share is pushed down.
+
+    Args:
+        similar: [q, n], of each query and each support example.
+        member: [n, way] bool, of which class each example is (`members`).
+        query: targets [q] and mask [q].
+    """
+    # Not -inf: a support of which nothing counts would leave NaN in the gradient.
+    nll = -jax.nn.log_softmax(jnp.where(member.any(1), similar, -1e30))
+    pairs = members(query, member.shape[1])[:, None] & member  # [q, n, way]
+    return masked_mean(nll, pairs.any(-1))
+
+
 def nca(x: Array, same: Array, others: Array, among: Array) -> Array:
     """-log(exp(-d(x, same)) / sum over z of exp(-d(x, z))), with d the squared distance.
 

@@ -28,6 +28,7 @@ from metashot.learners.baselines import (
 from metashot.learners.imprinting import imprinting
 from metashot.learners.maml import anil, maml
 from metashot.learners.matching import matching, released
+from metashot.learners.memory_matching import memory_matching
 from metashot.learners.meta_lstm import meta_lstm
 from metashot.learners.prototypical import prototypical
 
@@ -65,6 +66,22 @@ LEARNERS: dict[str, Callable[[Network, int], Learner]] = {  # one row = one lear
     "matching full context": lambda network, way: with_lstms(
         matching(network=network, way=way, full_context=True, fce_steps=2)
     ),
+    "memory_matching": lambda network, way: memory_matching(
+        filters=2, blocks=2, key_size=3, hidden=2, way=way
+    ),
+    "memory_matching plain": lambda network, way: memory_matching(
+        filters=2,
+        blocks=2,
+        key_size=3,
+        slots=2,
+        way=way,
+        share_trunk=False,
+        key_norm="store",
+        contextual=False,
+        support_order="round_robin",
+        loss_form="class_sum",
+        prediction="class_sum",
+    ),
     "prototypical": lambda network, way: prototypical(network=network, way=way),
     "nearest_neighbor": lambda network, way: nearest_neighbor(network=network, way=way),
     "nearest_neighbor pixels": lambda network, way: nearest_neighbor(way=way),
@@ -83,6 +100,8 @@ LEARNERS: dict[str, Callable[[Network, int], Learner]] = {  # one row = one lear
 # They go through the support in its order, or through each class in it.
 ORDER_MATTERS = {
     "matching full context",
+    "memory_matching",
+    "memory_matching plain",
 }
 NETWORKS: dict[str, Callable[[], Network]] = {
     "mlp": lambda: nets.mlp(8),
@@ -96,6 +115,8 @@ ONE_NETWORK_IS_ENOUGH = {
     ("maml first order", "batch norm"),
     ("matching released, squared", "batch norm"),
     ("matching full context", "mlp"),
+    ("memory_matching", "mlp"),  # it has layers of its own
+    ("memory_matching plain", "mlp"),
     ("anil", "mlp"),
     ("nearest_embedding", "mlp"),
     ("classifier", "mlp"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from metashot.losses import (
     masked_mean,
     masked_nll,
     nca,
+    pair_nll,
     proxy_nca,
 )
 
@@ -26,6 +29,7 @@ TARGETS = np.array([1, 0, -1, 1])
 MASK = np.array([True, True, True, False])
 
 nll = jax.jit(jax.value_and_grad(masked_nll))
+paired = jax.jit(jax.value_and_grad(pair_nll))
 
 
 def examples(targets: np.ndarray = TARGETS, mask: np.ndarray = MASK) -> Examples:
@@ -172,3 +176,63 @@ def test_lifted_structured_loss_is_finite_where_it_is_degenerate(targets: list[i
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
     assert (value > 0) == (targets == [0, 0, 1])
+
+
+# Pairs of a query and a support example
+
+
+def pairs(
+    similar: list[list[float]], support: list[int], queries: list[int]
+) -> tuple[float, np.ndarray]:
+    """The sum over all pairs, as the paper has it, and its gradient."""
+    way = 1 + max(support)
+    member = jax.nn.one_hot(jnp.array(support), way, dtype=bool)
+    query = examples(np.array(queries), np.ones(len(queries), bool))
+    count = sum(support.count(c) for c in queries)
+    value, grad = paired(jnp.array(similar, float), member, query)
+    return count * float(value), count * np.asarray(grad)
+
+
+@pytest.mark.parametrize(
+    ("similar", "support", "queries", "expected"),
+    [
+        ([[2, 0]], [0, 1], [0], 0.126928),
+        ([[2, 0], [1, 3]], [0, 1], [0, 1], 0.253856),
+        ([[1.731059, 0.268941], [0.588259, 1.611741]], [0, 1], [0, 1], 0.515432),
+        ([[2, 1, 0, 0]], [0, 0, 1, 1], [0], 1.987623),
+        ([[0] * 25], [*range(5)] * 5, [3], 16.094379),  # 5-way 5-shot
+        ([[0] * 5], [*range(5)], [3], 1.609438),
+    ],
+)
+def test_pairs_by_hand(similar: Any, support: Any, queries: Any, expected: float) -> None:
+    assert pairs(similar, support, queries)[0] == pytest.approx(expected, abs=2e-6)
+
+
+def test_an_example_with_more_than_its_share_is_pushed_down() -> None:
+    """Where the class alone is asked for, all its examples are pulled."""
+    _, grad = pairs([[2, 1, 0, 0]], [0, 0, 1, 1], [0])
+    assert grad[0].tolist() == pytest.approx([0.220591, -0.550970, 0.165189, 0.165189], abs=2e-6)
+
+    @jax.jit
+    @jax.value_and_grad
+    def class_sum(similar: jax.Array) -> jax.Array:
+        by_class = jax.nn.logsumexp(similar.reshape(1, 2, 2), axis=2)
+        return masked_nll(by_class, examples(np.array([0]), np.ones(1, bool)))
+
+    value, grad = class_sum(jnp.array([2.0, 1, 0, 0]))
+    assert float(value) == pytest.approx(0.180550, abs=2e-6)
+    assert grad.tolist() == pytest.approx([-0.120763, -0.044426, 0.082595, 0.082595], abs=2e-6)
+
+
+def test_pairs_of_what_does_not_count_are_left_out() -> None:
+    """A support row, a query, a class without support; and all of them."""
+    member = jnp.array([[1, 0], [0, 1], [0, 0]], bool)
+    query = examples(np.array([0, 1, -1, 1]), np.array([True, True, True, False]))
+    rows = [[2.0, 0, 9], [1, 3, 9], [5, 5, 5], [5, 5, 5]]
+    value, grad = paired(jnp.array(rows), member, query)
+    assert float(value) == pytest.approx(0.126928, abs=2e-6)
+    assert not np.any(grad[:, 2])
+    assert not np.any(grad[2:])
+    value, grad = paired(jnp.array(rows), member & False, query)
+    assert value == 0
+    assert not np.any(grad)

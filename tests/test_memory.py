@@ -222,6 +222,16 @@ def test_an_empty_memory_reads_as_zeros_with_finite_gradients() -> None:
     np.testing.assert_array_equal(grad, 0)
 
 
+def test_from_writing_to_similarities() -> None:
+    """All matrices the identity: g = z + c, and a query meets it as it is."""
+    z = jnp.array([[1.0, 0], [0, 1]])
+    _, _, memory = written(z, [A, B])
+    g = z + read(memory, z)
+    assert_keys(g, [(1.731059, 0.268941), (0.268941, 1.731059)])
+    similar = jnp.array([[1, 0], [0.2, 0.9]]) @ g.T
+    assert_keys(similar, [(1.731059, 0.268941), (0.588259, 1.611741)])
+
+
 # Gradients
 
 
