@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from . import config as configs
 from . import pretrained
 from .base import Array, Episode, Learner, Variables
-from .config import Batch, ConfigError, Experiment, FineTune, Imprinting, Sizes
+from .config import Batch, ConfigError, Experiment, FineTune, Imprinting, MixedSizes, Sizes
 from .data import Dataset, Episodes, Splits, batches, episodes
 from .data.episodes import impossible_sizes
 from .devices import episode_mesh
@@ -88,7 +88,7 @@ def held_out(splits: Splits) -> Dataset:
     return splits.train if splits.val is None else splits.val
 
 
-def check_sizes(prefix: str, sizes: Sizes, dataset: Dataset) -> None:
+def check_sizes(prefix: str, sizes: Sizes | MixedSizes, dataset: Dataset) -> None:
     """Refuse episodes that a data set cannot give, naming the field.
 
     Raises:
@@ -103,7 +103,7 @@ def _check_training(config: Experiment, dataset: Dataset) -> None:
     """Refuse training that does not fit the learner: plain batches are for classifiers."""
     classes = getattr(config.learner, "classes", None)
     name = type(config.learner).__name__
-    if isinstance(config.train, Sizes):
+    if not isinstance(config.train, Batch):
         check_sizes("train.", config.train, dataset)
         if classes is not None:
             raise ConfigError(f"train is {config.train}; {name} needs plain batches, train=Batch()")

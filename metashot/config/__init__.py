@@ -16,7 +16,7 @@ from .data import (
     Tfds,
     TinyImageNet,
 )
-from .experiment import SGD, Adam, Batch, Experiment, RMSProp, Sizes
+from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, RMSProp, Sizes
 from .files import ConfigError, as_text, check, installed, read, summary
 from .learners import (
     ANIL,
@@ -26,6 +26,7 @@ from .learners import (
     FineTune,
     Imprinting,
     Matching,
+    MemoryMatching,
     MetaLSTM,
     NearestEmbedding,
     Prototypical,
@@ -50,8 +51,10 @@ __all__ = [
     "INaturalist",
     "Imprinting",
     "Matching",
+    "MemoryMatching",
     "MetaLSTM",
     "MiniImageNet",
+    "MixedSizes",
     "NearestEmbedding",
     "Omniglot",
     "Prototypical",

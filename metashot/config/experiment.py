@@ -20,6 +20,8 @@ class Adam:
     """how the rate falls to 0 by the last step"""
     hold: float = 0.0
     """share of the run before the fall begins"""
+    halve_every: int | None = None
+    """steps between halvings of the rate, beside any other fall; none by default"""
 
     def build(self, steps: int) -> Any:
         """The optax transformation for a run of that many steps."""
@@ -35,6 +37,10 @@ class Adam:
         rise = optax.linear_schedule(0.0, self.rate, self.warmup)
         full = optax.constant_schedule(self.rate)
         rate = optax.join_schedules([rise, full, fall], [self.warmup, held])
+        if self.halve_every is not None:
+            stairs = optax.exponential_decay(1.0, self.halve_every, 0.5, staircase=True)
+            smooth = rate
+            rate = lambda step: smooth(step) * stairs(step)
         clip = optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip)
         return optax.chain(clip, optax.adam(rate))
 
@@ -110,6 +116,18 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class MixedSizes:
+    """Of episodes whose sizes are drawn anew for each; one program has room for the largest."""
+
+    way: tuple[int, int] = (2, 20)
+    """classes: the fewest and the most"""
+    shot: tuple[int, int] = (1, 5)
+    """support images a class, likewise"""
+    query: int = 5
+    """query images a class"""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Of a plain batch, for a learner that is trained by ordinary classification."""
 
@@ -131,7 +149,7 @@ class Experiment:
     """what is trained"""
     steps: int
     """meta-steps"""
-    train: Sizes | Batch = field(default=Sizes())
+    train: Sizes | MixedSizes | Batch = field(default=Sizes())
     """of training episodes, or of plain batches"""
     test: Sizes = field(default=Sizes())
     """of validation and test episodes"""

@@ -96,13 +96,14 @@ def check(config: Experiment) -> None:
             raise ConfigError(f"{name} is {value!r}; it must be {wanted.replace('typing.', '')}")
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
     least |= {"steps": 1, "validate_every": 1, "seed": 0}
-    least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1}
+    least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1, "optimizer.halve_every": 1}
     least |= {f"{part}.{name}": 1 for part in ("train", "test") for name in _names(Sizes)}
     least |= {"train.size": 1, "train.shift": 0}
     # An optimiser has fields that another has not.
     values = {name: value for name, _, value in _leaves(config) if value is not None}
     for name, bound in least.items():
-        if name in values and values[name] < bound:
+        value = values.get(name, bound)
+        if (min(value) if isinstance(value, tuple) else value) < bound:
             raise ConfigError(f"{name} is {values[name]}; it is at least {bound}")
     for name in ("optimizer.rate", "optimizer.clip", "chunk"):
         if name in values and values[name] <= 0:

@@ -131,6 +131,47 @@ class Matching:
 
 
 @dataclass(frozen=True)
+class MemoryMatching:
+    """The memory matching network (metashot.memory_matching)."""
+
+    filters: int = 64
+    """of each block"""
+    blocks: int = 4
+    """each halves the picture; the last is each role's own"""
+    eps: float = 1e-5
+    """of the batch norm"""
+    share_trunk: bool = True
+    """let support and queries share all blocks but the last"""
+    key_size: int = 512
+    """of the memory's keys"""
+    slots: int | None = None
+    """of the memory; by default as many as support images"""
+    key_norm: Literal["paper", "store", "unit"] = "paper"
+    """which keys have length one: merged ones, all stored ones, or what asks for them too"""
+    overflow: Literal["merge_keep_value", "skip"] = "merge_keep_value"
+    """what becomes of an example that finds no slot"""
+    stop_gradient: bool = False
+    """pass no gradient through the memory's keys"""
+    support_order: Literal["class_major", "round_robin", "given"] = "class_major"
+    """what is written first"""
+    contextual: bool = True
+    """predict the filters that queries pass through"""
+    hidden: int = 512
+    """of the LSTMs that predict them"""
+    loss_form: Literal["per_sample", "class_sum"] = "per_sample"
+    """whether each example of the class has to match, or all together"""
+    prediction: Literal["nearest", "class_sum"] = "nearest"
+    """answer with the class of the nearest example, or of the largest sum"""
+    bn_new_weight: float = 0.1
+    """weight of an episode's batch statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.memory_matching import memory_matching
+
+        return memory_matching(**vars(self), way=way)
+
+
+@dataclass(frozen=True)
 class MAML:
     """Model-agnostic meta-learning (metashot.maml)."""
 
