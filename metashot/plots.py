@@ -1,4 +1,4 @@
-"""Pictures of runs, of episodes and of gates, by matplotlib (the extra "plots").
+"""Pictures of runs, episodes, gates and embeddings, by matplotlib (the extra "plots").
 
 A picture is a function of numbers that returns a figure: a notebook shows it, `save` writes it.
 """
@@ -28,9 +28,9 @@ DPI = 150
 TILE, PITCH, ROW = 0.9, 1.0, 1.32  # an episode's pictures: side, and from one to the next
 
 
-def available() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+def available(package: str = "matplotlib") -> bool:
+    """Whether matplotlib is installed, or another package that a picture needs."""
+    return importlib.util.find_spec(package) is not None
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -177,6 +177,48 @@ def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) ->
     return figure
 
 
+def embeddings(shown: dict[str, tuple[Array, Array]]) -> Figure:
+    """Embeddings in the plane, by scikit-learn's t-SNE: a panel each, a colour a class.
+
+    Args:
+        shown: {title: (embeddings [n, d], classes [n])}.
+    """
+    from sklearn.manifold import TSNE
+
+    figure = _figure(4.2 * len(shown), 4.4)
+    for axes, (title, (z, targets)) in zip(_panels(figure, shown), shown.items(), strict=True):
+        near = min(30.0, (len(z) - 1) / 3)
+        tsne = TSNE(perplexity=near, init="pca", random_state=0)
+        places = tsne.fit_transform(np.asarray(z, np.float64))
+        axes.scatter(*places.T, c=_class_colors(np.asarray(targets)), s=22)
+        axes.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
+def similarities(shown: dict[str, Array], support: Array, query: Array) -> Figure:
+    """How similar each query is to each support example, both sorted by class: a panel each.
+
+    Args:
+        shown: {title: similarities [q, n]}, each on a scale of its own, dark where large.
+        support: classes [n] of the columns.
+        query: classes [q] of the rows.
+    """
+    rows, columns = (np.argsort(np.asarray(x), kind="stable") for x in (query, support))
+    row_classes, column_classes = np.asarray(query)[rows], np.asarray(support)[columns]
+    figure = _figure(4.4 * len(shown), 4.6)
+    for axes, (title, values) in zip(_panels(figure, shown), shown.items(), strict=True):
+        matrix = np.asarray(values)[rows][:, columns]
+        axes.imshow(matrix, cmap="Blues", aspect="auto", interpolation="nearest")
+        for edge in np.flatnonzero(np.diff(row_classes)) + 0.5:
+            axes.axhline(edge, color="black", lw=0.6)
+        for edge in np.flatnonzero(np.diff(column_classes)) + 0.5:
+            axes.axvline(edge, color="black", lw=0.6)
+        right = (column_classes[matrix.argmax(1)] == row_classes).mean()
+        axes.set(title=f"{title}\nnearest example of the class: {100 * right:.1f} %")
+        axes.set(xlabel="support, by class", ylabel="queries, by class", xticks=[], yticks=[])
+    return figure
+
+
 def speed(rows: list[dict[str, Any]]) -> Figure:
     """How fast rows of `metashot bench` are: beside their peers if all have one, or in episodes/s.
 
@@ -213,6 +255,21 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _panels(figure: Figure, shown: dict[str, Any]) -> list[Axes]:
+    """Axes side by side, one for each of what is shown."""
+    return list(figure.subplots(1, len(shown), squeeze=False)[0])
+
+
+def _class_colors(targets: NDArray[Any]) -> Any:
+    """Of each target, the colour of its class."""
+    from matplotlib import colormaps
+
+    classes = targets.max() + 1
+    if classes <= len(CLASSES):
+        return [CLASSES[c] for c in targets]
+    return colormaps["plasma"](0.9 * targets / (classes - 1))
 
 
 def _plain(axes: Axes) -> None:

@@ -37,6 +37,7 @@ def test_installed_configs_are_valid_and_described(name: str):
         (MetaLSTM, meta_lstm, {"network", "way", "trace"}),
         (Prototypical, prototypical, {"network", "way"}),
         (config.Matching, metashot.matching, {"network", "way"}),
+        (config.MemoryMatching, metashot.memory_matching, {"way"}),
         (config.MAML, metashot.maml, {"network", "way"}),
         (config.ANIL, metashot.anil, {"network", "way"}),
         (config.NearestEmbedding, metashot.nearest_embedding, {"network", "way"}),
@@ -102,6 +103,14 @@ def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
             ["train.way", "at least 1"],
         ),
         (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, train=MixedSizes(way=(0, 5)))",
+            ["train.way is (0, 5)", "at least 1"],
+        ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, test=MixedSizes())",
+            ["test is MixedSizes", "must be Sizes"],
+        ),
+        (
             "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, optimizer=Adam(rate=-1.0))",
             ["optimizer.rate", "above 0"],
         ),
@@ -164,6 +173,18 @@ def test_rate_rises_holds_and_falls(decay: Any):
     assert [sizes[10], sizes[50]] == pytest.approx([0.1, 0.1], rel=1e-4)
     assert sizes[75] == pytest.approx(0.1 if decay == "none" else 0.05, rel=1e-3)
     assert sizes[100] == pytest.approx(0.1 if decay == "none" else 0.0, abs=1e-6)
+
+
+def test_the_rate_is_halved_in_stairs():
+    import jax.numpy as jnp
+
+    optimizer = config.Adam(rate=1e-3, halve_every=2).build(100)
+    state, sizes = optimizer.init(jnp.zeros(())), []
+    for _ in range(7):
+        update, state = optimizer.update(jnp.ones(()), state)
+        sizes.append(-float(update))
+    desired = [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4, 1.25e-4]
+    assert sizes == pytest.approx(desired, rel=1e-4)
 
 
 @pytest.mark.parametrize(

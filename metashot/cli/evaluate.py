@@ -85,19 +85,21 @@ def main(arguments: list[str]) -> int:
         rows.append(row)
         if not options.json:
             print(_line(row), flush=True)
+    if len(rows) > 1 and not options.json:
+        print("\n" + _table(rows))
     if options.json:
         print(json.dumps({"rows": rows} if len(ways) > 1 or len(shots) > 1 else rows[0]))
     return 0
 
 
 def _numbers(name: str, text: str | None) -> list[int]:
-    """The numbers of "5" or "5,20"; none of None."""
+    """The numbers of "5" or "5,20", each once; none of None."""
     if text is None:
         return []
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise CallError(f"--{name} is {text}; it is a number above 0, or several such as 5,20")
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -106,3 +108,17 @@ def _line(row: dict[str, Any]) -> str:
         f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f} % "
         f"({row['episodes']} episodes; {row['learner']} at step {row['step']:,})"
     )
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """A row for each number of classes, a column for each number of shots, in percent."""
+    reached = {
+        (row["way"], row["shot"]): f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f}"
+        for row in rows
+    }
+    ways, shots = (list(dict.fromkeys(row[name] for row in rows)) for name in ("way", "shot"))
+    cells = [["", *(f"{shot}-shot" for shot in shots)]]
+    cells += [[f"{way}-way", *(reached[way, shot] for shot in shots)] for way in ways]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [zip(line, widths, strict=True) for line in cells]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in lines)

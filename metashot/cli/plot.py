@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from ..config import Experiment, MetaLSTM
+from ..config import Experiment, Matching, MemoryMatching, MetaLSTM
 from .main import CallError, parse
 from .run import checkpoint_of, dataset_of
 
 if TYPE_CHECKING:
-    from ..base import Learner
+    from ..base import Array, Episode, Learner, Variables
+    from ..data import Dataset
 
 EXAMPLE = "metashot plot runs/glyphs_meta_lstm --episode 3"
 GATE_EPISODES = 5  # whose gates are drawn
+SHOT = 10  # support images a class, and queries, of which embeddings and similarities are drawn
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw a run: its curves, the gates of a Meta-Learner LSTM, and an episode with its answers."""
+    """Draw a run: its curves, and an episode with its answers.
+
+    Of a Meta-Learner LSTM also the gates; of a learner that compares queries with support examples
+    also the embeddings of test classes, by t-SNE, and all similarities.
+    """
 
     run: tyro.conf.Positional[Path]
     """folder of the run"""
@@ -36,6 +42,10 @@ class Options:
     """whose classes"""
     checkpoint: str = "best"
     """best by validation, last, or a step"""
+    beside: Path | None = None
+    """another run whose embeddings and similarities are drawn beside this one's"""
+    beside_checkpoint: str = "best"
+    """of that run"""
     source: str | None = None
     """folder of the data, where it has moved"""
 
@@ -72,6 +82,13 @@ def _draw_episodes(options: Options, folder: Path) -> None:
 
     run = options.run
     config = loading.read_config(run)
+    if options.beside:
+        for one, its in ((run, config), (options.beside, loading.read_config(options.beside))):
+            if not _compares(its):
+                kind = type(its.learner).__name__
+                raise CallError(
+                    f"--beside draws embeddings of Matching and MemoryMatching; {one} is a {kind}"
+                )
     dataset = dataset_of(run, config, options.split, options.source)
     source = episodes(dataset, **vars(config.test))
     tracing = _telling_gates(config)
@@ -97,6 +114,58 @@ def _draw_episodes(options: Options, folder: Path) -> None:
         print(plots.save(plots.gates(stacked), folder / "gates.png"))
     picture = plots.episode(example, logits, prepare=dataset.prepare)
     print(plots.save(picture, folder / "episode.png"))
+    if _compares(config):
+        _draw_matches(options, dataset, folder)
+
+
+def _compares(config: Experiment) -> bool:
+    """Whether the learner's Task holds embeddings, with which it compares queries."""
+    return isinstance(config.learner, Matching | MemoryMatching)
+
+
+def _draw_matches(options: Options, dataset: Dataset, folder: Path) -> None:
+    """Embeddings of a large support, and similarities of queries with them."""
+    import jax
+
+    from .. import loading, plots
+    from ..data import episode_key, episodes
+    from ..evaluation import TEST
+
+    runs = [(options.run, options.checkpoint)]
+    runs += [(options.beside, options.beside_checkpoint)] if options.beside else []
+    way, shot = loading.read_config(options.run).test.way, min(SHOT, dataset.smallest // 2)
+    source = episodes(dataset, way=way, shot=shot, query=shot)
+    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
+    example = jax.jit(source.sample)(key, source.arrays)
+    classes = example.support.targets
+    embedded, similar = {}, {}
+    for run, checkpoint in runs:
+        loaded = loading.load(run, checkpoint=checkpoint_of(checkpoint), way=way)
+        title = f"{run}, step {loaded.step:,}"
+        z, similar[title] = _matches(loaded.learner, loaded.variables, example)
+        embedded[title] = z, classes
+    if plots.available("sklearn"):
+        print(plots.save(plots.embeddings(embedded), folder / "embeddings.png"))
+    else:
+        need = "no embeddings.png, which needs scikit-learn: pip install 'metashot[plots]'"
+        print(need, file=sys.stderr)
+    picture = plots.similarities(similar, classes, example.query.targets)
+    print(plots.save(picture, folder / "similarities.png"))
+
+
+def _matches(learner: Learner, variables: Variables, example: Episode) -> tuple[Array, Array]:
+    """Embeddings of the support [n, d], and similarities [q, n] of the queries with it."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def run(variables: Variables) -> tuple[Array, Array]:
+        task = learner.adapt(variables, example.support)
+        # Where each example is a class of its own, the logits are similarities.
+        alone = {**task, "member": jnp.eye(len(example.support.mask), dtype=bool)}
+        return task["embeddings"], learner.predict(variables, alone, example.query.inputs)
+
+    return run(variables)
 
 
 def _telling_gates(config: Experiment) -> Learner | None:

@@ -94,6 +94,8 @@ def check(config: Experiment) -> None:
             if typing.get_origin(hint) is Literal:
                 wanted = "one of " + ", ".join(map(repr, typing.get_args(hint)))
             raise ConfigError(f"{name} is {value!r}; it must be {wanted.replace('typing.', '')}")
+    if not isinstance(config.test, Sizes):
+        raise ConfigError(f"test is {config.test}; it must be Sizes, with one way and one shot")
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
     least |= {"steps": 1, "validate_every": 1, "seed": 0}
     least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1, "optimizer.halve_every": 1}

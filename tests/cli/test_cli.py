@@ -110,6 +110,28 @@ def test_evaluate_lists_make_rows(run: Path, capsys: pytest.CaptureFixture[str])
     assert [(r["way"], r["shot"]) for r in rows] == [(2, 1), (2, 3), (5, 1), (5, 3)]
 
 
+def test_evaluate_lists_make_a_table_and_compile_once_a_shape(
+    run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    import jax
+
+    sizes = ["--way", "2,5,2", "--shot", "1,3", "--episodes", "4"]
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        assert main(["evaluate", str(run), *sizes]) == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("Finished XLA compilation of jit(measure_all)" in line for line in said) == 4
+    *rows, empty, head, two, five = capsys.readouterr().out.splitlines()
+    assert [row.split(",")[0] for row in rows] == [
+        "2-way 1-shot",
+        "2-way 3-shot",
+        "5-way 1-shot",
+        "5-way 3-shot",
+    ]
+    assert (empty, head.split()) == ("", ["1-shot", "3-shot"])
+    figures = [row.split(": ")[1].split(" %")[0] for row in rows]
+    assert [two.split("  "), five.split("  ")] == [["2-way", *figures[:2]], ["5-way", *figures[2:]]]
+
+
 def test_resume_goes_on(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = str(tmp_path / "run")
     assert main(["train", str(tiny), "--workdir", folder, "--steps", "10"]) == 0

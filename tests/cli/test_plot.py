@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from metashot import experiment, plots
 from metashot.cli.main import main
-from metashot.config import Conv4, Experiment, Glyphs, MetaLSTM, Sizes
+from metashot.config import Conv4, Experiment, Glyphs, Matching, MemoryMatching, MetaLSTM, Sizes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -67,6 +68,35 @@ def test_a_run_of_the_library_gets_curves(
     printed = capsys.readouterr()
     assert pictures(printed.out) == ["curves.png"]
     assert "no config.py" in printed.err
+
+
+def test_learners_that_compare_are_drawn_side_by_side(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    learners = {
+        "memory": MemoryMatching(filters=2, blocks=2, key_size=2, hidden=2),
+        "fce": Matching(network=Conv4(filters=2, blocks=1), full_context=True),
+    }
+    for name, learner in learners.items():
+        config = dataclasses.replace(TINY, learner=learner)
+        experiment.run(config, tmp_path / name, progress=False)
+    memory, fce = (str(tmp_path / name) for name in learners)
+    capsys.readouterr()
+    assert main(["plot", memory, "--beside", fce, "--beside-checkpoint", "4"]) == 0
+    printed = capsys.readouterr().out
+    names = ["curves.png", "episode.png", "embeddings.png", "similarities.png"]
+    assert pictures(printed) == names
+    wide = Image.open(tmp_path / "memory" / "plots" / "embeddings.png").size
+    assert main(["plot", fce, "--beside", str(run)]) == 2
+    said = f"--beside draws embeddings of Matching and MemoryMatching; {run} is a MetaLSTM"
+    assert said in capsys.readouterr().err
+
+    monkeypatch.setattr(plots, "available", lambda package="matplotlib": package != "sklearn")
+    assert main(["plot", memory]) == 0
+    told = capsys.readouterr()
+    assert [Path(path).name for path in told.out.split()] == [names[0], names[1], names[3]]
+    assert "needs scikit-learn: pip install 'metashot[plots]'" in told.err
+    assert wide[0] > 1.5 * wide[1]
 
 
 @pytest.mark.parametrize(
