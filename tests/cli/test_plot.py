@@ -10,7 +10,7 @@ from PIL import Image
 
 from metashot import experiment, plots
 from metashot.cli.main import main
-from metashot.config import Conv4, Experiment, Glyphs, Matching, MemoryMatching, MetaLSTM, Sizes
+from metashot.config import Conv4, Experiment, Glyphs, MemoryMatching, MetaLSTM, Sizes
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -70,33 +70,24 @@ def test_a_run_of_the_library_gets_curves(
     assert "no config.py" in printed.err
 
 
-def test_learners_that_compare_are_drawn_side_by_side(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_two_checkpoints_of_a_learner_that_compares_are_drawn_side_by_side(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    learners = {
-        "memory": MemoryMatching(filters=2, blocks=2, key_size=2, hidden=2),
-        "fce": Matching(network=Conv4(filters=2, blocks=1), full_context=True),
-    }
-    for name, learner in learners.items():
-        config = dataclasses.replace(TINY, learner=learner)
-        experiment.run(config, tmp_path / name, progress=False)
-    memory, fce = (str(tmp_path / name) for name in learners)
+    learner = MemoryMatching(filters=2, blocks=2, key_size=2, contextual=False)
+    config = dataclasses.replace(TINY, learner=learner, validate_every=2)
+    experiment.run(config, tmp_path, progress=False)
     capsys.readouterr()
-    assert main(["plot", memory, "--beside", fce, "--beside-checkpoint", "4"]) == 0
+    steps = ["--checkpoint", "2", "--beside-checkpoint", "4"]
+    assert main(["plot", str(tmp_path), "--beside", str(tmp_path), *steps]) == 0
     printed = capsys.readouterr().out
     names = ["curves.png", "episode.png", "embeddings.png", "similarities.png"]
     assert pictures(printed) == names
-    wide = Image.open(tmp_path / "memory" / "plots" / "embeddings.png").size
-    assert main(["plot", fce, "--beside", str(run)]) == 2
+    for name in names[2:]:
+        with Image.open(tmp_path / "plots" / name) as image:
+            assert image.width > 1.5 * image.height
+    assert main(["plot", str(tmp_path), "--beside", str(run)]) == 2
     said = f"--beside draws embeddings of Matching and MemoryMatching; {run} is a MetaLSTM"
     assert said in capsys.readouterr().err
-
-    monkeypatch.setattr(plots, "available", lambda package="matplotlib": package != "sklearn")
-    assert main(["plot", memory]) == 0
-    told = capsys.readouterr()
-    assert [Path(path).name for path in told.out.split()] == [names[0], names[1], names[3]]
-    assert "needs scikit-learn: pip install 'metashot[plots]'" in told.err
-    assert wide[0] > 1.5 * wide[1]
 
 
 @pytest.mark.parametrize(
