@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,22 +71,22 @@ def test_a_run_of_the_library_gets_curves(
     assert "no config.py" in printed.err
 
 
-def test_two_checkpoints_of_a_learner_that_compares_are_drawn_side_by_side(
+def test_two_runs_of_a_learner_that_compares_are_drawn_side_by_side(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     learner = MemoryMatching(filters=2, blocks=2, key_size=2, contextual=False)
-    config = dataclasses.replace(TINY, learner=learner, validate_every=2)
-    experiment.run(config, tmp_path, progress=False)
+    one, other = tmp_path / "one", tmp_path / "other"
+    experiment.run(dataclasses.replace(TINY, learner=learner), one, progress=False)
+    shutil.copytree(one, other)
     capsys.readouterr()
-    steps = ["--checkpoint", "2", "--beside-checkpoint", "4"]
-    assert main(["plot", str(tmp_path), "--beside", str(tmp_path), *steps]) == 0
+    assert main(["plot", str(one), "--beside", str(other), "--beside-checkpoint", "4"]) == 0
     printed = capsys.readouterr().out
     names = ["curves.png", "episode.png", "embeddings.png", "similarities.png"]
     assert pictures(printed) == names
     for name in names[2:]:
-        with Image.open(tmp_path / "plots" / name) as image:
+        with Image.open(one / "plots" / name) as image:
             assert image.width > 1.5 * image.height
-    assert main(["plot", str(tmp_path), "--beside", str(run)]) == 2
+    assert main(["plot", str(one), "--beside", str(run)]) == 2
     said = f"--beside draws embeddings of Matching and MemoryMatching; {run} is a MetaLSTM"
     assert said in capsys.readouterr().err
 
