@@ -199,7 +199,7 @@ def similarities(shown: dict[str, Array], support: Array, query: Array) -> Figur
     """How similar each query is to each support example, both sorted by class: a panel each.
 
     Args:
-        shown: {title: similarities [q, n]}, each on a scale of its own, dark where large.
+        shown: {title: similarities [q, n]}, drawn dark where large; each row has its own scale.
         support: classes [n] of the columns.
         query: classes [q] of the rows.
     """
@@ -208,7 +208,9 @@ def similarities(shown: dict[str, Array], support: Array, query: Array) -> Figur
     figure = _figure(4.4 * len(shown), 4.6)
     for axes, (title, values) in zip(_panels(figure, shown), shown.items(), strict=True):
         matrix = np.asarray(values)[rows][:, columns]
-        axes.imshow(matrix, cmap="Blues", aspect="auto", interpolation="nearest")
+        least, most = matrix.min(1, keepdims=True), matrix.max(1, keepdims=True)
+        scaled = (matrix - least) / np.maximum(most - least, 1e-12)
+        axes.imshow(scaled, cmap="Blues", aspect="auto", interpolation="nearest")
         for edge in np.flatnonzero(np.diff(row_classes)) + 0.5:
             axes.axhline(edge, color="black", lw=0.6)
         for edge in np.flatnonzero(np.diff(column_classes)) + 0.5:

@@ -143,3 +143,26 @@ def test_a_saved_picture_is_a_png_of_the_promised_size(tmp_path: Path, gates: di
     with Image.open(path) as image:
         assert image.format == "PNG"
         np.testing.assert_allclose(image.size, figure.get_size_inches() * plots.DPI, atol=1)
+
+
+def test_similarities_are_sorted_by_class_and_each_row_has_its_own_scale():
+    """Rows and columns of classes 1, 0, 1; the second query's nearest example is of another."""
+    values = jnp.array([[10.0, 20, 12], [1.0, 0.5, 0], [0, 1, 4]])
+    classes = jnp.array([1, 0, 1])
+    axes = plots.similarities({"one": values}, classes, classes).axes[0]
+    drawn = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(drawn, [[0.5, 1, 0], [1, 0, 0.2], [0.25, 0, 1]])
+    assert axes.get_title() == "one\nnearest example of the class: 33.3 %"
+    assert [line.get_ydata()[0] for line in axes.lines[:1]] == [0.5]
+
+
+def test_embeddings_of_apart_classes_stay_apart_in_the_plane():
+    rng = np.random.default_rng(0)
+    classes = np.arange(20) % 2
+    z = jnp.asarray(rng.normal(size=(20, 5)) + 50 * classes[:, None])
+    figure = plots.embeddings({"one": (z, classes), "other": (z, classes)})
+    assert [axes.get_title() for axes in figure.axes] == ["one", "other"]
+    places = np.asarray(figure.axes[0].collections[0].get_offsets())
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    assert (classes[apart.argmin(1)] == classes).all()

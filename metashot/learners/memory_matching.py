@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..base import Array, Aux, Episode, Examples, Learner, PyTree, Variables
-from ..losses import counted, masked_accuracy, masked_nll, members, pair_nll
+from ..losses import masked_accuracy, masked_nll, members, pair_nll
 from ..memory import read, refuse, used_slots, write
 from ..nets import conv4, factorised_conv, init_lstm, lstm, norm_relu_pool, running
 
@@ -257,7 +257,9 @@ def _refuse_support(support: Examples, way: int) -> None:
         raise ValueError("the support has no examples, so there is nothing to match with")
     if any(isinstance(x, Tracer) for x in support[1:]):
         return
-    labels = np.asarray(support.targets)[np.asarray(counted(support))]
+    # Not by `counted`: of a support that a jitted function closes over, it has no values.
+    targets, mask = (np.asarray(x) for x in support[1:])
+    labels = targets[mask & (targets >= 0)]
     if not len(labels):
         raise ValueError("no example of the support counts, so there is nothing to match with")
     if labels.max() >= way:

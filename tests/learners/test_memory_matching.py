@@ -147,6 +147,14 @@ def test_a_support_that_cannot_be_is_refused(
         small.learner.loss(small.variables, episode, jax.random.key(0))
 
 
+def test_a_support_that_a_jitted_function_closes_over_has_values(small: Small) -> None:
+    wrong = pictures(0, [0, 3])
+    adapt = lambda support: jax.eval_shape(lambda: small.learner.adapt(small.variables, support))
+    assert adapt(small.episode.support)["member"].shape == (4, 3)
+    with pytest.raises(ValueError, match="the support has label 3"):
+        adapt(wrong)
+
+
 def test_labels_beyond_the_last_class_do_not_count_under_jit(small: Small) -> None:
     support = pictures(0, [0, 1, 2, 3])
     far = support.inputs.copy()
