@@ -1,17 +1,28 @@
 """Networks: layers, and backbones made of them. Nothing here knows what an episode is."""
 
 from .backbones import MLP, Conv4, ConvBlock, conv4, from_flax, init_dense, init_with_head, mlp
-from .convolutions import conv, conv_general_dilated, depthwise, factorised_conv
+from .comparisons import COMPARISONS, calibrated, compare, init_comparison
+from .convolutions import conv, conv_general_dilated, depthwise
 from .efficientnet import EfficientNetLite, efficientnet_lite0
+from .factorised import assembled, factorised_conv, factorised_dense
 from .layers import dense, unit
 from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
+from .streams import CHARACTERS, Layer, apply_layer, apply_stream, init_stream, stream
 
 __all__ = [
+    "CHARACTERS",
+    "COMPARISONS",
     "MLP",
     "Conv4",
     "ConvBlock",
     "EfficientNetLite",
+    "Layer",
+    "apply_layer",
+    "apply_stream",
+    "assembled",
     "batch_norm",
+    "calibrated",
+    "compare",
     "conv",
     "conv4",
     "conv_general_dilated",
@@ -19,13 +30,17 @@ __all__ = [
     "depthwise",
     "efficientnet_lite0",
     "factorised_conv",
+    "factorised_dense",
     "from_flax",
+    "init_comparison",
     "init_dense",
+    "init_stream",
     "init_with_head",
     "max_pool",
     "mlp",
     "moments",
     "norm_relu_pool",
     "running",
+    "stream",
     "unit",
 ]
