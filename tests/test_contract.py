@@ -64,11 +64,8 @@ LEARNERS: dict[str, Callable[[Network, int], Learner]] = {  # one row = one lear
         network=network, way=way, size=None, scale_param="log"
     ),
     "siamese": lambda network, way: siamese(network=network, way=way),
-    "siamese unshared": lambda network, way: siamese(
-        network=network, way=way, shared=False, comparison="signed_l1", kshot="max"
-    ),
-    "siamese_learnet": lambda network, way: learnet(
-        layers=STREAM, way=way, single_stream=False, comparison="euclidean"
+    "siamese learnet": lambda network, way: learnet(
+        layers=STREAM, way=way, single_stream=False, comparison="euclidean", kshot="max"
     ),
     "learnet": lambda network, way: learnet(layers=STREAM, way=way),
     "fine_tune": lambda network, way: fine_tune(
@@ -92,8 +89,7 @@ ONE_NETWORK_IS_ENOUGH = {
     ("imprinting", "mlp"),
     ("imprinting features", "batch norm"),
     ("siamese", "mlp"),
-    ("siamese unshared", "batch norm"),
-    ("siamese_learnet", "batch norm"),  # it has layers of its own
+    ("siamese learnet", "batch norm"),  # it has layers of its own
     ("learnet", "batch norm"),
     ("fine_tune", "mlp"),
 }

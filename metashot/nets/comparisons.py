@@ -54,7 +54,7 @@ def init_comparison(
     if kind in ("inner_product", "euclidean"):
         return {**params, "log_gain": jnp.zeros(())} if learn_gain else params
     start = 1.0 if kind == "weighted_l1" else -1 / size
-    return {**params, "weights": jnp.full(size, start)}
+    return {**params, "weights": start * jnp.ones(size)}
 
 
 def compare(kind: str, params: PyTree, a: Array, b: Array) -> Array:
@@ -80,7 +80,7 @@ def calibrated(kind: str, params: PyTree, a: Array, b: Array) -> PyTree:
         return params
     plain = {name: value for name, value in params.items() if name != "offset"}
     distance = jnp.maximum(-compare(kind, plain, a, b).mean(), 1e-6)
-    moved = {name: value for name, value in plain.items()}
+    moved = {**params}
     if "offset" in params:
         moved["offset"] = jnp.full_like(params["offset"], 2)
     if "log_gain" in params:
