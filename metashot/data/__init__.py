@@ -15,6 +15,7 @@ from .folders import class_folders
 from .glyphs import glyphs
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
+from .pairs import pairs, problems
 from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
 
@@ -33,7 +34,9 @@ __all__ = [
     "glyphs",
     "mini_imagenet",
     "omniglot",
+    "pairs",
     "prepare_omniglot",
+    "problems",
     "rotations",
     "sample_episode",
     "select",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from ..nets.streams import (
     apply_stream,
     init_stream,
     refuse_unknown,
+    stream_shapes,
 )
 from .pairs import answers, pair_loss, refuse_kshot
 
@@ -103,41 +105,49 @@ def learnet(
     init_scores(1)  # an unknown comparison is refused here
     trunk = tuple(layers[:-1])
     entries = ("kernel", "bias") if predict_bias else ("kernel",)
+    form: Any = {"factorised": predicts if factorised else (), "inner_width": inner_width}
 
-    def init_phi(key: Array, x: Array) -> PyTree:
-        names = predicts if factorised else ()
-        return init_stream(key, layers, x, factorised=names, inner_width=inner_width, std=init_std)
-
-    def shapes_of(x: Array) -> Shapes:
-        whole = jax.eval_shape(init_phi, jax.random.key(0), x)
-        return {name: {k: whole[name][k].shape for k in entries} for name in predicts}
+    def predicted_of(x: Array) -> Shapes:
+        shapes = stream_shapes(layers, x, **form)
+        return {name: {k: shapes[name][k].shape for k in entries} for name in predicts}
 
     def gamma_layers(size: int) -> tuple[Layer, ...]:
         last = Layer("gamma", (1 + both) * size, relu=False)
         return (*trunk, last) if gamma_head == "own_net" else (last,)
 
+    def told_by(omega: PyTree, z: Array) -> tuple[dict[str, Array], Array]:
+        """Numbers [p, n] for each layer, and what v(z) is made of."""
+        features, heads = apply_stream(trunk, omega["trunk"], z), omega["heads"]
+        numbers = {
+            head.name: apply_layer(head, heads[head.name], head_scale * features)
+            for head in _heads(predicted_of(z))
+        }
+        together = lambda: jnp.concatenate(list(numbers.values()), axis=1)
+        seen = {"shared_trunk": lambda: features, "from_filters": together, "own_net": lambda: z}
+        return numbers, seen[gamma_head]()
+
     def init(key: Array, episode: Episode) -> Variables:
         x = episode.support.inputs
         phi_key, trunk_key, heads_key, gamma_key = jax.random.split(key, 4)
-        phi, shapes = init_phi(phi_key, x), shapes_of(x)
-        size = apply_stream(layers, phi, x)[0].size
-        omega = {"trunk": init_stream(trunk_key, trunk, x, std=init_std)}
-        features = apply_stream(trunk, omega["trunk"], x)
-        omega["heads"] = {}
+        phi, shapes = init_stream(phi_key, layers, x, std=init_std, **form), predicted_of(x)
+        size = jax.eval_shape(lambda x: apply_stream(layers, phi, x)[0], x).size
+        omega: PyTree = {"trunk": init_stream(trunk_key, trunk, x, std=init_std), "heads": {}}
+        features = jax.eval_shape(lambda x: apply_stream(trunk, omega["trunk"], x), x)
         for head, own in zip(_heads(shapes), jax.random.split(heads_key, len(shapes)), strict=True):
             omega["heads"] |= init_stream(own, [head], features, std=init_std)
             if w_bias_init == "centre":
                 omega["heads"][head.name]["bias"] = _centred(shapes[head.name])
         if single_stream:
-            seen = _seen_by(gamma_head, x, features, _numbers(omega, features, shapes))
+            _, seen = jax.eval_shape(told_by, omega, x)
             omega["gamma"] = init_stream(gamma_key, gamma_layers(size), seen, std=init_std)
             if both:  # weights start at 1
                 start = omega["gamma"]["gamma"]
                 start["bias"] = start["bias"].at[size:].set(1)
-        phi |= {
-            name: {k: v for k, v in phi[name].items() if k not in shapes[name]} for name in shapes
+        kept = {
+            name: {k: v for k, v in own.items() if k not in shapes.get(name, ())}
+            for name, own in phi.items()
         }
-        params = {"phi": phi, "omega": omega, "comparison": init_scores(size)}
+        params = {"phi": kept, "omega": omega, "comparison": init_scores(size)}
         if calibrate:
             task = read(params, x)
             a, b = task["exemplars"][:, None], embed(params, task, episode.query.inputs)
@@ -146,15 +156,14 @@ def learnet(
 
     def read(params: PyTree, z: Array) -> PyTree:
         """The task that exemplars [p, H, W, C] make, but for their classes."""
-        omega, shapes = params["omega"], shapes_of(z)
-        features = apply_stream(trunk, omega["trunk"], z)
-        numbers = _numbers(omega, features, shapes, head_scale)
+        numbers, seen = told_by(params["omega"], z)
+        shapes = predicted_of(z)
         task: PyTree = {"layers": {name: _unpacked(numbers[name], shapes[name]) for name in shapes}}
         if not single_stream:
             return {**task, "exemplars": embed(params, task, z[:, None])[:, 0]}
-        seen = _seen_by(gamma_head, z, features, numbers)
-        size = params["omega"]["gamma"]["gamma"]["bias"].size // (1 + both)
-        told = apply_stream(gamma_layers(size), omega["gamma"], seen)
+        gamma = params["omega"]["gamma"]
+        size = gamma["gamma"]["bias"].size // (1 + both)
+        told = apply_stream(gamma_layers(size), gamma, seen)
         task["exemplars"] = told[:, :size]
         return {**task, "weights": told[:, size:]} if both else task
 
@@ -193,12 +202,6 @@ def _heads(shapes: Shapes) -> list[Layer]:
     return [Layer(name, count(entries), relu=False) for name, entries in shapes.items()]
 
 
-def _numbers(omega: PyTree, features: Array, shapes: Shapes, scale: float = 1.0) -> PyTree:
-    """{name: [p, numbers]}: what the heads say of each layer."""
-    heads = omega["heads"]
-    return {h.name: apply_layer(h, heads[h.name], scale * features) for h in _heads(shapes)}
-
-
 def _unpacked(numbers: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     """[p, numbers] as the entries of a layer, one after another."""
     ends = list(itertools.accumulate(map(math.prod, shapes.values())))
@@ -213,13 +216,6 @@ def _centred(shapes: dict[str, tuple[int, ...]]) -> Array:
     middle = tuple(side // 2 for side in shapes["kernel"][:-1])
     start["kernel"] = start["kernel"].at[middle].set(1)
     return jnp.concatenate([entry.ravel() for entry in start.values()])
-
-
-def _seen_by(gamma_head: str, z: Array, features: Array, numbers: PyTree) -> Array:
-    """What v(z) is made of."""
-    if gamma_head == "from_filters":
-        return jnp.concatenate(list(numbers.values()), axis=1)
-    return z if gamma_head == "own_net" else features
 
 
 def from_siamese(

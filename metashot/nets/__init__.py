@@ -7,7 +7,15 @@ from .efficientnet import EfficientNetLite, efficientnet_lite0
 from .factorised import assembled, factorised_conv, factorised_dense
 from .layers import dense, unit
 from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
-from .streams import CHARACTERS, Layer, apply_layer, apply_stream, init_stream, stream
+from .streams import (
+    CHARACTERS,
+    Layer,
+    apply_layer,
+    apply_stream,
+    init_stream,
+    stream,
+    stream_shapes,
+)
 
 __all__ = [
     "CHARACTERS",
@@ -42,5 +50,6 @@ __all__ = [
     "norm_relu_pool",
     "running",
     "stream",
+    "stream_shapes",
     "unit",
 ]

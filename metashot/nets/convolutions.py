@@ -339,7 +339,11 @@ def _correlate_depthwise(g: Geometry, x: Array, dy: Array) -> Array:
 
 
 def _sum_of_rows(x: Array) -> Array:
-    """x.sum(0) as a loop: XLA would make one slow program of a sum and what is summed."""
+    """x.sum(0) as a loop: XLA would make one slow program of a sum and what is summed.
+
+    A row of zeros beside a single one, as a loop of one round is none to XLA.
+    """
+    x = x if len(x) > 1 else jnp.concatenate([x, jnp.zeros_like(x)])
     return lax.scan(lambda total, row: (total + row, None), jnp.zeros_like(x[0]), x)[0]
 
 

@@ -6,6 +6,7 @@ What a layer's parameters hold says what it is: "kernel" and "bias" are a plain 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -38,22 +39,14 @@ CHARACTERS = (
 )
 
 
-def init_stream(
-    key: Array,
+def stream_shapes(
     layers: Sequence[Layer],
-    x: Array,
+    x: Any,
     *,
     factorised: Sequence[str] = (),
     inner_width: int | None = None,
-    std: float | None = None,
-) -> PyTree:
-    """Parameters {name: entries} for pictures x; weights are Gaussian, biases 0.
-
-    Args:
-        x: [n, H, W, C]; only its shape and dtype matter.
-        factorised: names of the layers that are products.
-        inner_width: channels within these, D; None is as many as the layer's outputs.
-        std: of all weights; None is sqrt(2 / fan-in) of each tensor (He et al., 2015).
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes and dtypes of what `init_stream` makes, {name: entries}.
 
     Raises:
         ValueError: a name of no layer, pictures that are too small, a width under 1.
@@ -61,22 +54,17 @@ def init_stream(
     refuse_unknown(layers, factorised, "factorised")
     if inner_width is not None and inner_width < 1:
         raise ValueError(f"inner_width is {inner_width}; it is at least 1")
-    params: dict[str, PyTree] = {}
-    for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
+    shapes: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
+    for layer in layers:
         width = (inner_width or layer.outputs) if layer.name in factorised else None
-        shapes = _shapes(layer, x.shape[1:], width)
-        keys = jax.random.split(layer_key, len(shapes))
-        own = {
-            name: _gaussian(key, shape, std, x.dtype)
-            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
-        }
-        params[layer.name] = {**own, "bias": jnp.zeros(layer.outputs, x.dtype)}
-        x = jax.eval_shape(partial(apply_layer, layer), params[layer.name], x)
-    return params
+        entries = {**_weights(layer, x.shape[1:], width), "bias": (layer.outputs,)}
+        own = {name: jax.ShapeDtypeStruct(shape, x.dtype) for name, shape in entries.items()}
+        shapes[layer.name], x = own, jax.eval_shape(partial(apply_layer, layer), own, x)
+    return shapes
 
 
-def _shapes(layer: Layer, picture: tuple[int, ...], width: int | None) -> dict[str, Any]:
-    """Of the weights of a layer for such pictures, factorised to this inner width if given."""
+def _weights(layer: Layer, picture: tuple[int, ...], width: int | None) -> dict[str, Any]:
+    """Shapes of a layer's weights for such pictures, factorised to this inner width if given."""
     if layer.window is None:
         window, inputs = (), math.prod(picture)
     else:
@@ -92,9 +80,41 @@ def _shapes(layer: Layer, picture: tuple[int, ...], width: int | None) -> dict[s
     return {"first": (inputs, width), "kernel": (*window, width), "last": (width, layer.outputs)}
 
 
-def _gaussian(key: Array, shape: tuple[int, ...], std: float | None, dtype: Any) -> Array:
-    spread = math.sqrt(2 / math.prod(shape[:-1])) if std is None else std
-    return spread * jax.random.normal(key, shape, dtype)
+def init_stream(
+    key: Array,
+    layers: Sequence[Layer],
+    x: Any,
+    *,
+    factorised: Sequence[str] = (),
+    inner_width: int | None = None,
+    std: float | None = None,
+) -> PyTree:
+    """Parameters {name: entries} for pictures x; weights are Gaussian, biases 0.
+
+    Args:
+        key: a random key.
+        layers: in their order.
+        x: [n, H, W, C]; only its shape and dtype matter.
+        factorised: names of the layers that are products.
+        inner_width: channels within these, D; None is as many as the layer's outputs.
+        std: of all weights; None is sqrt(2 / fan-in) of each tensor (He et al., 2015).
+
+    Raises:
+        ValueError: as `stream_shapes`.
+    """
+    shapes = stream_shapes(layers, x, factorised=factorised, inner_width=inner_width)
+    leaves, tree = jax.tree.flatten(shapes)
+    if not leaves:
+        return {}
+    ends = list(itertools.accumulate(leaf.size for leaf in leaves))
+    # One draw for everything: each call of a generator costs a second of compiling.
+    parts = jnp.split(jax.random.normal(key, (ends[-1],), x.dtype), ends[:-1])
+    spread = lambda leaf: math.sqrt(2 / math.prod(leaf.shape[:-1])) if std is None else std
+    drawn = [
+        spread(leaf) * part.reshape(leaf.shape) for leaf, part in zip(leaves, parts, strict=True)
+    ]
+    params = jax.tree.unflatten(tree, drawn)
+    return {name: {**own, "bias": jnp.zeros_like(own["bias"])} for name, own in params.items()}
 
 
 def apply_layer(layer: Layer, params: PyTree, x: Array) -> Array:
