@@ -72,6 +72,23 @@ def pair_nll(similar: Array, member: Array, query: Examples) -> Array:
     return masked_mean(nll, pairs.any(-1))
 
 
+def logistic_loss(scores: Array, query: Examples, state: PyTree = ()) -> tuple[Array, Aux]:
+    """Mean of log(1 + exp(-l s)) over the pairs that count, l = 1 for a match and -1 for none.
+
+    Args:
+        scores: [p, q] of exemplars and the queries of each.
+        query: targets [p, q] of 1 (match), 0 (no match) or -1 (not counted); mask [p, q].
+        state: of the `Aux`.
+
+    Returns:
+        The loss, and beside it the share of scores on the right side of 0.
+    """
+    mask, match = counted(query), query.targets > 0
+    losses = jax.nn.softplus(jnp.where(match, -scores, scores))
+    accuracy = masked_mean((scores > 0) == match, mask)
+    return masked_mean(losses, mask), Aux({"accuracy": accuracy}, state)
+
+
 def nca(x: Array, same: Array, others: Array, among: Array) -> Array:
     """-log(exp(-d(x, same)) / sum over z of exp(-d(x, z))), with d the squared distance.
 

@@ -26,13 +26,16 @@ from metashot.learners.baselines import (
     nearest_neighbor,
 )
 from metashot.learners.imprinting import imprinting
+from metashot.learners.learnet import learnet
 from metashot.learners.maml import anil, maml
 from metashot.learners.matching import matching, released
 from metashot.learners.memory_matching import memory_matching
 from metashot.learners.meta_lstm import meta_lstm
 from metashot.learners.prototypical import prototypical
+from metashot.learners.siamese import siamese
 
 WAY, SHOT, QUERY, PICTURE = 3, 2, 2, (4, 4, 1)
+STREAM = (nets.Layer("conv1", 2, window=2), nets.Layer("conv2", 3, window=2), nets.Layer("out", 4))
 
 
 def with_lstms(learner: Learner) -> Learner:
@@ -93,6 +96,11 @@ LEARNERS: dict[str, Callable[[Network, int], Learner]] = {  # one row = one lear
     "imprinting features": lambda network, way: imprinting(
         network=network, way=way, size=None, scale_param="log"
     ),
+    "siamese": lambda network, way: siamese(network=network, way=way),
+    "siamese learnet": lambda network, way: learnet(
+        layers=STREAM, way=way, single_stream=False, comparison="euclidean", kshot="max"
+    ),
+    "learnet": lambda network, way: learnet(layers=STREAM, way=way),
     "fine_tune": lambda network, way: fine_tune(
         classifier(network=network, way=way), optax.sgd(0.1), 2
     ),
@@ -122,6 +130,9 @@ ONE_NETWORK_IS_ENOUGH = {
     ("classifier", "mlp"),
     ("imprinting", "mlp"),
     ("imprinting features", "batch norm"),
+    ("siamese", "mlp"),
+    ("siamese learnet", "batch norm"),  # it has layers of its own
+    ("learnet", "batch norm"),
     ("fine_tune", "mlp"),
 }
 PROBLEMS = [

@@ -19,6 +19,7 @@ from .glyphs import glyphs
 from .inaturalist import inaturalist
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
+from .pairs import pairs, problems
 from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
 
@@ -43,7 +44,9 @@ __all__ = [
     "inaturalist",
     "mini_imagenet",
     "omniglot",
+    "pairs",
     "prepare_omniglot",
+    "problems",
     "rotations",
     "sample_episode",
     "select",

@@ -150,7 +150,8 @@ def select(dataset: Dataset, classes: NDArray[np.integer] | list[int]) -> Datase
 def rotations(dataset: Dataset) -> Dataset:
     """Each class four times: as it is, and turned left by 90, 180 and 270 degrees.
 
-    The turned classes of class c are 4c .. 4c+3, named with the suffixes rot000 .. rot270.
+    The turned classes of class c are 4c .. 4c+3, named with the suffixes rot000 .. rot270, and so
+    are the groups: a turned alphabet is one of its own.
     """
     arrays = dataset.arrays
     count, images = np.asarray(arrays.count), np.asarray(arrays.images)
@@ -160,7 +161,7 @@ def rotations(dataset: Dataset) -> Dataset:
         turned.reshape(-1, *images.shape[1:]),
         labels.reshape(-1),
         tuple(f"{name}/rot{90 * k:03d}" for name in dataset.names for k in range(4)),
-        groups=tuple(group for group in dataset.groups for _ in range(4)),
+        groups=tuple(f"{group}/rot{90 * k:03d}" for group in dataset.groups for k in range(4)),
         drawers=np.repeat(dataset.drawers, 4) if len(dataset.drawers) else None,
         paths=tuple(path for path in dataset.paths for _ in range(4)),
         prepare=dataset.prepare,

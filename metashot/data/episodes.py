@@ -12,6 +12,7 @@ import numpy as np
 from ..base import Array, Episode, Examples, PyTree
 from .augmentation import augment
 from .dataset import ClassImages, Dataset, Prepare
+from .families import Families, Scope, drawn_place, families
 
 Size = int | tuple[int, int]  # a fixed number, or the (smallest, largest) of a drawn one
 
@@ -37,6 +38,7 @@ def sample_episode(
     query: int,
     *,
     prepare: Prepare = Prepare(),
+    among: Families | None = None,
 ) -> Episode:
     """Draw classes without replacement, and of each class disjoint support and query images.
 
@@ -48,6 +50,8 @@ def sample_episode(
         shot: support images a class; a pair as above.
         query: query images a class.
         prepare: turns pixels into floats.
+        among: families that the classes are all of one of, each class leading alike; None draws
+            from all classes.
 
     Returns:
         An episode with support [way * shot, H, W, C] in random order and query
@@ -61,6 +65,8 @@ def sample_episode(
     size_draws, class_draws, image_draws, order_draws = jnp.split(uniform, np.cumsum(sizes)[:-1])
 
     classes = jax.lax.top_k(class_draws, most_way)[1]
+    if among is not None:
+        classes = _of_one_family(jax.random.fold_in(key, 1), among, class_draws, most_way)
     image_draws = image_draws.reshape(most_way, data.largest)
     count, offset = jnp.asarray(data.count)[classes], jnp.asarray(data.offset)[classes]
     there = jnp.arange(data.largest) < count[:, None]
@@ -83,6 +89,15 @@ def sample_episode(
     )
 
 
+def _of_one_family(key: Array, among: Families, draws: Array, way: int) -> Array:
+    """`way` classes of the family of a class drawn by the key, by a draw [classes] for each."""
+    place = drawn_place(jax.random.uniform(key), among)
+    mates = jnp.arange(len(draws))
+    there = mates < jnp.asarray(among.size)[place]
+    chosen = jax.lax.top_k(jnp.where(there, draws, -1), way)[1]
+    return jnp.asarray(among.order)[jnp.asarray(among.first)[place] + chosen]
+
+
 def _largest(size: Size) -> int:
     return size if isinstance(size, int) else size[1]
 
@@ -94,8 +109,16 @@ def _drawn(uniform: Array, size: Size) -> Array | int:
     return size[0] + jnp.floor(uniform * (size[1] - size[0] + 1)).astype(jnp.int32)
 
 
-def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15) -> Episodes:
+def episodes(
+    dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15, scope: Scope = "all"
+) -> Episodes:
     """Episodes of a data set, as `train` and `evaluate` take them.
+
+    Args:
+        dataset: where classes and images come from.
+        way, shot, query: sizes, as of `sample_episode`.
+        scope: "alphabet" for classes that are all of one group of the data set, of those with
+            `way` classes.
 
     Raises:
         ValueError: more classes or images than there are.
@@ -111,11 +134,13 @@ def episodes(dataset: Dataset, *, way: Size = 5, shot: Size = 1, query: int = 15
     problem = impossible_sizes(dataset, way=way, shot=shot, query=query)
     if problem:
         raise ValueError(problem)
+    among = None if scope == "all" else families(dataset, scope, _largest(way))
 
-    def sample(key: Array, arrays: ClassImages) -> Episode:
-        return sample_episode(key, arrays, way, shot, query, prepare=dataset.prepare)
+    def sample(key: Array, arrays: tuple[ClassImages, Families | None]) -> Episode:
+        data, among = arrays
+        return sample_episode(key, data, way, shot, query, prepare=dataset.prepare, among=among)
 
-    return Episodes(dataset.arrays, sample, dataset.prepare)
+    return Episodes((dataset.arrays, among), sample, dataset.prepare)
 
 
 def batches(dataset: Dataset, *, size: int = 64, shift: int = 0, flip: bool = False) -> Episodes:

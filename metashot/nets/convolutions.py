@@ -1,4 +1,4 @@
-"""Convolutions: dense, with weights of each episode's own, depthwise, factorised.
+"""Convolutions: dense, with weights of each episode's own, depthwise.
 
 Each equals its `lax` definition, and has gradients written as convolutions and matrix products:
 JAX's own gradients of a convolution are 20 to 40 times slower inside a loop on a CPU.
@@ -60,27 +60,6 @@ def depthwise(
     h * w shifted products, which XLA makes one loop of.
     """
     return _depthwise(_geometry(x, kernel, strides, padding), x, kernel)
-
-
-def factorised_conv(
-    x: Array,
-    first: Array,
-    kernel: Array,
-    last: Array,
-    *,
-    strides: tuple[int, int] = (1, 1),
-    padding: str | Pads = "SAME",
-) -> Array:
-    """A convolution whose kernel is a product: sum_j first[i, j] kernel[p, q, j] last[j, k].
-
-    Bertinetto et al. (2016), equation 8: few numbers, kernel, are left for another network to
-    predict. `vmap` over kernels with shared first and last gives each exemplar its own layer.
-
-    Args:
-        x: [n, H, W, C].
-        first: [C, D]; kernel: [h, w, D]; last: [D, F].
-    """
-    return depthwise(x @ first, kernel, strides=strides, padding=padding) @ last
 
 
 def conv_general_dilated(
@@ -146,11 +125,16 @@ def _back(g: Geometry, size: tuple[int, ...], seen: tuple[int, ...]) -> Geometry
     return Geometry(g.window, g.spread, (pads[0], pads[1]), g.strides)
 
 
-def _taps(g: Geometry, x: Array, axis: int = 1) -> list[Array]:
-    """What each of the h * w places of the window sees, for pictures on axes axis, axis + 1."""
+def _padded(g: Geometry, x: Array, axis: int = 1) -> Array:
+    """Pictures on axes axis, axis + 1 with the zeros that the window sees around and between."""
     config = [(0, 0, 0)] * x.ndim
     config[axis : axis + 2] = [(*p, s - 1) for p, s in zip(g.pads, g.spread, strict=True)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _taps(g: Geometry, x: Array, axis: int = 1) -> list[Array]:
+    """What each of the h * w places of the window sees, for pictures on axes axis, axis + 1."""
+    x = _padded(g, x, axis)
     sizes = zip(x.shape[axis : axis + 2], g.window, g.strides, strict=True)
     last = [(size - k) // s for size, k, s in sizes]
     every = [slice(None)] * axis
@@ -220,9 +204,10 @@ def _each(one: Any, product: Any, a: Array, b: Array) -> Array:
     return lax.platform_dependent(a, b, cpu=in_turn, default=jax.vmap(product))
 
 
-# 3 x 3 of grey: 120x28x28x1 to 64 in 3.4 ms, by `lax` in 11.5. With three channels XLA makes the
-# sum again for each of its readers: a whole step at 84x84x3 took 1,660 ms in place of 1,290.
-_MOST_SHIFTS = 9
+# 3 x 3 of grey: 120x28x28x1 to 64 in 3.4 ms, by `lax` in 11.5; 5 x 5, 128x28x28x1 to 16: 8 and 27.
+# With three channels XLA makes the sum again for each of its readers: a whole step at 84x84x3 took
+# 1,660 ms in place of 1,290.
+_MOST_SHIFTS = 25
 
 
 def _forward(g: Geometry) -> Any:
@@ -241,7 +226,7 @@ def _forward(g: Geometry) -> Any:
     @jax.custom_batching.custom_vmap
     def forward(x: Array, kernel: Array) -> Array:
         by_lax = partial(_lax_conv, g)
-        if math.prod(kernel.shape[:3]) > _MOST_SHIFTS:
+        if kernel.shape[2] > 1 or math.prod(g.window) > _MOST_SHIFTS:
             return by_lax(x, kernel)
         return lax.platform_dependent(x, kernel, cpu=shifted, default=by_lax)
 
@@ -317,9 +302,49 @@ def _forward_depthwise(g: Geometry, x: Array, kernel: Array) -> Array:
     return lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
 
+_MOST_PIXELS = 64  # of an output that is gone through pixel by pixel, not column by column
+
+
 def _correlate_depthwise(g: Geometry, x: Array, dy: Array) -> Array:
-    sums = [(tap * dy).sum((0, 1, 2)) for tap in _taps(g, x)]
-    return jnp.stack(sums).reshape(*g.window, x.shape[-1])
+    """(x [n, H, W, C], dy [n, H', W', C]) -> the kernel's gradient [h, w, C].
+
+    On a CPU windows of x are added up, each times what its pixel of dy is, in loops over channels.
+    The kernels of 16 x 8 pictures of 12x12x64, 5 x 5 in 8x8 outputs: 8 ms, by columns 19, as the
+    25 sums of products of taps 190. 32x28x28x64, 3 x 3: by columns 24 ms, sums 200.
+    """
+
+    def by_taps(x: Array, dy: Array) -> Array:
+        sums = [(tap * dy).sum((0, 1, 2)) for tap in _taps(g, x)]
+        return jnp.stack(sums).reshape(*g.window, x.shape[-1])
+
+    def by_windows(x: Array, dy: Array) -> Array:
+        (h, w), (down, right) = g.window, g.strides
+        x = _padded(g, x)
+        rows, columns = dy.shape[1:3]
+        zero = jnp.zeros((), x.dtype)
+        if rows * columns <= _MOST_PIXELS:
+            places = [(i, j) for i in range(rows) for j in range(columns)]
+            windows = (
+                x[:, i * down : i * down + h, j * right : j * right + w] * dy[:, i, None, j, None]
+                for i, j in places
+            )
+            return _sum_of_rows(sum(windows, zero))
+        lines = [x[:, i : i + (rows - 1) * down + 1 : down] for i in range(h)]
+        spans = lambda line: (
+            line[:, :, j * right : j * right + w] * dy[:, :, j, None] for j in range(columns)
+        )
+        return jnp.stack([_sum_of_rows(sum(spans(line), zero)).sum(0) for line in lines])
+
+    return lax.platform_dependent(x, dy, cpu=by_windows, default=by_taps)
+
+
+def _sum_of_rows(x: Array) -> Array:
+    """x.sum(0) as a loop: XLA would make one slow program of a sum and what is summed.
+
+    A row of zeros beside a single one, as a loop of one round is none to XLA.
+    """
+    x = x if len(x) > 1 else jnp.concatenate([x, jnp.zeros_like(x)])
+    return lax.scan(lambda total, row: (total + row, None), jnp.zeros_like(x[0]), x)[0]
 
 
 _conv = _with_gradients(

@@ -89,6 +89,18 @@ def test_other_windows_strides_and_pads_equal_lax_to_the_second_gradient(
     )
 
 
+@pytest.mark.parametrize("strides", [(1, 1), (1, 2)])
+def test_depthwise_on_larger_pictures_equals_lax_to_the_second_gradient(
+    float64: None, strides: tuple[int, int]
+) -> None:
+    """Of these the kernel's gradient is made column by column."""
+    x, kernel = random(0, 2, 12, 11, 2), random(1, 3, 2, 2)
+    assert_close(
+        two_orders(lambda *a: nets.depthwise(*a, strides=strides), x, kernel),
+        two_orders(lambda *a: plain_depthwise(*a, strides), x, kernel),
+    )
+
+
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_depthwise_under_vmap_equals_lax_under_vmap(
     float64: None, axes: tuple[int | None, int | None]
@@ -116,33 +128,6 @@ def test_gradients_inside_a_loop_equal_lax_outside(float64: None, kind: str, loo
 
     outside = lambda x, kernel: jnp.stack([plain(x[i], kernel[i]) for i in range(3)])
     assert_close(two_orders(looped, x, kernel), two_orders(outside, x, kernel))
-
-
-def test_a_factorised_convolution_is_one_with_the_product_of_its_kernels(float64: None) -> None:
-    x, first, kernel, last = (
-        random(0, 2, 6, 5, 3),
-        random(1, 3, 4),
-        random(2, 3, 3, 4),
-        random(3, 4, 2),
-    )
-
-    def dense(x: Any, first: Any, kernel: Any, last: Any) -> jax.Array:
-        product = jnp.einsum("ij,pqj,jk->pqik", first, kernel, last, precision="highest")
-        return plain_conv(x, product, (1, 1), "VALID")
-
-    ours = lambda *a: nets.factorised_conv(*a, padding="VALID")
-    args = (x, first, kernel, last)
-    assert_close(two_orders(ours, *args), two_orders(dense, *args), rtol=1e-9, atol=1e-8)
-
-
-def test_a_factorised_convolution_by_hand(float64: None) -> None:
-    """One pixel and the centre tap: (1, 1) to (3, 1), filtered to (6, 3), to (6, 9)."""
-    kernel = np.zeros((3, 3, 2))
-    kernel[1, 1] = 2, 3
-    # Matrices act on columns in print, on rows here.
-    first, last = np.array([[1.0, 2], [0, 1]]).T, np.array([[1.0, 0], [1, 1]]).T
-    y = jax.jit(nets.factorised_conv)(np.ones((1, 1, 1, 2)), first, kernel, last)
-    assert y.ravel().tolist() == [6, 9]
 
 
 @pytest.mark.parametrize(

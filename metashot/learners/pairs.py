@@ -1,0 +1,60 @@
+"""What learners that score pairs share: paired episodes, and classes out of scores.
+
+A paired episode holds p problems: `support.inputs` [p, H, W, C] are exemplars, `query.inputs`
+[p, q, H, W, C] the queries of each, `query.targets` [p, q] say which match. In an ordinary episode
+all exemplars score all queries, so that the same learner classifies.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ..base import Array, Aux, Episode, PyTree
+from ..losses import classification_loss, logistic_loss, members
+
+KSHOT = ("mean", "max")
+
+
+def refuse_kshot(kshot: str) -> None:
+    """
+    Raises:
+        ValueError: a rule that there is not.
+    """
+    if kshot not in KSHOT:
+        raise ValueError(f"kshot is {kshot!r}; it is one of {', '.join(KSHOT)}")
+
+
+def answers(scores: Array, inputs: Array, member: Array, kshot: str) -> Array:
+    """The scores [p, q] of paired queries as they are, of ordinary ones as logits [q, way].
+
+    Args:
+        scores: of p exemplars.
+        inputs: the queries, [p, q, H, W, C] or [q, H, W, C].
+        member: [p, way] bool, which class each exemplar is of.
+        kshot: how several exemplars of a class count together: "max" is the best score, "mean" the
+            mean chance of a match (of one exemplar, its score). A class without any has -inf.
+    """
+    if inputs.ndim == 5:
+        return scores
+    known = member.any(0)
+    seen = (member | ~known)[:, None]  # all, if there are none: so that no gradient is NaN
+    scores = scores[..., None]  # [p, q, 1] beside [p, 1, way]
+    if kshot == "max":
+        logits = jnp.where(seen, scores, -jnp.inf).max(0)
+    else:
+        total = lambda chances: jax.nn.logsumexp(jnp.where(seen, chances, -jnp.inf), axis=0)
+        logits = total(jax.nn.log_sigmoid(scores)) - total(jax.nn.log_sigmoid(-scores))
+    return jnp.where(known, logits, -jnp.inf)
+
+
+def pair_loss(
+    scores: Array, episode: Episode, way: int, kshot: str, state: PyTree = ()
+) -> tuple[Array, Aux]:
+    """The logistic loss of a paired episode, the softmax over classes of an ordinary one."""
+    support, query = episode.support, episode.query
+    if query.mask.ndim == 2:
+        kept = query._replace(mask=query.mask & support.mask[:, None])
+        return logistic_loss(scores, kept, state)
+    logits = answers(scores, query.inputs, members(support, way), kshot)
+    return classification_loss(logits, query, state)
