@@ -398,6 +398,7 @@ def measured(name: str, make: Callable[[Set, int], Cell], sets: list[Set]) -> di
         values = {n: [getattr(cell, kind) for cell in cells[n]] for n in SHOTS}
         if values[1][0] is not None:
             told[kind] = {n: [float(np.mean(v)), float(np.std(v))] for n, v in values.items()}
+            told.setdefault("value", told[kind][5][0])  # the first of these, at five shots
     if cells[1][0].curve:
         told["curve"] = {n: cells[n][0].curve for n in SHOTS}
     return told

@@ -1,7 +1,7 @@
 """How similar pictures are to the column of their class: by that, others are none of these.
 
 The more examples made a column, the more similar the other pictures of its class are to it: with
-EfficientNet-Lite0 on photographs the median cosine is 0.51 for one example and 0.70 for ten. So
+EfficientNet-Lite0 on photographs the median cosine is 0.57 for one example and 0.73 for ten. So
 each number of examples has quantiles of its own.
 """
 
