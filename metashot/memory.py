@@ -63,7 +63,7 @@ def write(
     Example:
         >>> z, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), jnp.array([0, 1, 0])
         >>> memory = write(z, labels, slots=3)
-        >>> memory.keys.round(4).tolist()
+        >>> [[round(entry, 4) for entry in key] for key in memory.keys.tolist()]
         [[0.9487, 0.3162], [0.0, 1.0], [0.0, 0.0]]
         >>> memory.values.tolist(), int(memory.used)
         ([0, 1, -1], 2)

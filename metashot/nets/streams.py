@@ -124,7 +124,7 @@ def apply_layer(layer: Layer, params: PyTree, x: Array) -> Array:
         ValueError: pictures of another size or number of channels than the parameters are for.
     """
     kernel, matrices = params["kernel"], [params[k] for k in ("first", "last") if k in params]
-    x = x if layer.window else x.reshape(len(x), -1)
+    x = x if layer.window else x.reshape(x.shape[0], -1)
     inputs = matrices[0].shape[0] if matrices else kernel.shape[-2]
     if x.shape[-1] != inputs:
         what = "channels" if layer.window else "numbers"
@@ -200,7 +200,7 @@ def stream(
         mask: Array | None = None,
         key: Array | None = None,
     ) -> tuple[Array, PyTree]:
-        return apply_stream(layers, variables["params"], x).reshape(len(x), -1), {}
+        return apply_stream(layers, variables["params"], x).reshape(x.shape[0], -1), {}
 
     return Network(init, apply)
 
