@@ -175,6 +175,8 @@ def at_way(
     """The learner that was trained, for another length of the class axis if that can be."""
     trained = trained_way(config)
     made = config.learner.build(way or trained)
+    if way is None:
+        return made
     if shapes_of(made, input_shape) != shapes_of(config.learner.build(trained), input_shape):
         raise ConfigError(
             f"{folder} was trained for {trained}-way and its parameters depend on that; "
