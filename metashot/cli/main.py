@@ -14,6 +14,7 @@ from typing import Any
 from ..places import cache_folder
 
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
+LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # of what is kept there, 1 by default
 
 COMMANDS = {
     "train": "meta-train a learner from a config",
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.pop(COMPILED, None)
     elif "jax" not in sys.modules:  # which reads its environment once
         os.environ[COMPILED] = compiled
+        os.environ.setdefault(LEAST, "0")  # dozens of small programs take a second to compile
     name = arguments[0]
     try:
         if name not in COMMANDS:
