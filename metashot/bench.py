@@ -8,7 +8,6 @@ minute, so that only figures taken side by side can be compared.
 from __future__ import annotations
 
 import math
-import os
 import resource
 import statistics
 import sys
@@ -27,7 +26,7 @@ from .base import Array, Episode, Learner, PyTree
 from .config import Adam
 from .data import from_arrays
 from .data.episodes import Episodes, episode_key, episodes
-from .devices import episode_mesh, replicate
+from .devices import cores, episode_mesh, replicate
 from .evaluation import TEST, evaluator, make_measure_all
 from .learners.meta_lstm import meta_lstm
 from .learners.prototypical import prototypical
@@ -251,7 +250,7 @@ def measure(
         peer, build = row.peer
         yield told("", peer, _repeat(build())[0])
     elif torch:
-        command = [*torch, *row.torch, f"--threads={threads()}"]
+        command = [*torch, *row.torch, f"--threads={cores()}"]
         for variant in ("", *VARIANTS):
             switch = [f"--{variant}"] if variant else []
             with yardstick.running([*command, *switch]) as seconds:
@@ -309,16 +308,11 @@ def _repeat(work: Work) -> tuple[Callable[[], float], int]:
     return lambda: seconds(dispatches) / steps, steps
 
 
-def threads() -> int:
-    """The CPUs that this process may use, which is how many XLA uses."""
-    return len(os.sched_getaffinity(0))
-
-
 def about() -> dict[str, Any]:
     """Where figures are from."""
     versions = runs.versions()
     facts = {"platform": jax.default_backend(), "device": versions["device"]}
-    return {**facts, "threads": threads(), "versions": versions}
+    return {**facts, "threads": cores(), "versions": versions}
 
 
 def memory() -> dict[str, int | None]:

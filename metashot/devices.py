@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 
 import jax
@@ -35,6 +36,14 @@ def divide(keys: Array, mesh: Mesh) -> Array:
     return jax.lax.with_sharding_constraint(
         keys, NamedSharding(mesh, PartitionSpec(None, "episodes"))
     )
+
+
+def cores() -> int:
+    """The CPUs that this process may use, which is how many XLA uses."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 @functools.cache

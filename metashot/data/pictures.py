@@ -6,13 +6,16 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-VERSION = 1  # of the reading: raise it whenever the same files give other pixels
+from ..devices import cores
+
+VERSION = 2  # of the reading: raise it whenever the same files give other pixels
 
 
 class LeftOut(UserWarning):
@@ -27,7 +30,10 @@ def digest(*made_of: Any) -> str:
 def squares(
     read: Callable[[int], bytes], count: int, size: int, channels: int = 3, *, crop: bool = False
 ) -> tuple[NDArray[np.uint8], dict[int, Exception]]:
-    """The pictures in the files `read(0)` to `read(count - 1)`.
+    """The pictures in the files `read(0)` to `read(count - 1)`, on all cores.
+
+    Args:
+        read: the bytes of a file; called from several threads.
 
     Returns:
         Images [count, size, size, channels] uint8, and what ails those that cannot be decoded.
@@ -36,18 +42,21 @@ def squares(
         OSError: a file cannot be opened or read.
     """
     images = np.zeros((count, size, size, channels), np.uint8)
-    ailing: dict[int, Exception] = {}
-    with warnings.catch_warnings():
+
+    def decode(i: int) -> Exception | None:
+        try:
+            images[i] = square(Image.open(io.BytesIO(read(i))), size, channels, crop=crop)
+        except Exception as error:  # a decoder of damaged bytes may raise anything
+            if isinstance(error, OSError) and error.errno:  # the disk's fault
+                raise
+            return error
+        return None
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         # A camera's, perhaps; what is twice as large is refused.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for i in range(count):
-            try:
-                images[i] = square(Image.open(io.BytesIO(read(i))), size, channels, crop=crop)
-            except Exception as error:  # a decoder of damaged bytes may raise anything
-                if isinstance(error, OSError) and error.errno:  # the disk's fault
-                    raise
-                ailing[i] = error
-    return images, ailing
+        ailing = enumerate(pool.map(decode, range(count)))  # Pillow lets go of Python's lock
+        return images, {i: error for i, error in ailing if error is not None}
 
 
 def square(
@@ -58,6 +67,8 @@ def square(
     It is stretched, or with `crop` cut to the square in its middle; pixels are made by area where
     both sides shrink, else bicubically.
     """
+    # JPEG at a part of its size, four times ours at least: 12 megapixels in 76 ms, whole in 219.
+    image.draft(None, (4 * size, 4 * size))
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits of grey
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

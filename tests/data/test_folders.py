@@ -86,6 +86,22 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
     np.testing.assert_allclose(part.arrays.images[row + 2], blocks, atol=1)
 
 
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(tmp_path: Path):
+    """By area as any other picture; one that is not eight times as large is decoded whole."""
+    rows, columns = np.mgrid[:256, :512]
+    waves = 128 + 100 * np.sin(rows / 15) * np.cos(columns / 20)
+    large = np.repeat(waves[..., None], 3, -1).astype(np.uint8)
+    small = pixels(1, 63, 80)
+    for name, image in {"large": large, "small": small}.items():
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "own" / name / "0.jpg", quality=95)
+    found = np.asarray(labelled(tmp_path / "own", size=8).arrays.images)
+    wanted = large.reshape(8, 32, 8, 64, 3).mean((1, 3))
+    np.testing.assert_allclose(found[0], wanted, atol=2)
+    whole = Image.open(tmp_path / "own" / "small" / "0.jpg").resize((8, 8), Image.Resampling.BOX)
+    np.testing.assert_array_equal(found[1], whole)
+
+
 def test_a_small_picture_is_enlarged_smoothly(tmp_path: Path):
     files = TEN | {"a/0.png": png(pixels(1, 10, 30))}
     splits = class_folders(write(tmp_path / "own", files), size=20)
