@@ -22,14 +22,12 @@ from .checkpoints import Checkpoints
 from .config import Batch, ClassFolders, ConfigError, EfficientNetLite0, Experiment, Imprinting
 from .data import Prepare, four_views
 from .data.folders import labelled
-from .devices import compiler_options
-from .learners.imprinting import grow, imprint
+from .learners.imprinting import grow, imprint, task_of
 from .loading import read_similarities, write_classes
 from .recognition import (
     Classifier,
     Pictures,
-    as_examples,
-    in_batches,
+    embeddings,
     labels_of,
     stored,
     stored_task,
@@ -126,11 +124,10 @@ def enroll(
     variables = grow(variables, capacity)
     labels = np.array([names.index(name) for name in shown.names])[labels_of(shown)]
     shower = _seeing_views(learner) if views else learner
-    add = jax.jit(partial(imprint, shower), compiler_options=compiler_options())
-    for rows, batch in in_batches(np.asarray(shown.arrays.images)):
-        targets = np.full(len(batch), -1)
-        targets[: len(labels[rows])] = labels[rows]
-        variables = add(variables, as_examples(batch, targets, pictures))
+    z = embeddings(classifier._replace(learner=shower), np.asarray(shown.arrays.images))
+    embedded = learner._replace(adapt=lambda _, support, key: task_of(support, capacity))
+    shots = Examples(jnp.asarray(z), jnp.asarray(labels), jnp.ones(len(z), bool))
+    variables = jax.jit(partial(imprint, embedded))(variables, shots)
     config = dataclasses.replace(config, learner=dataclasses.replace(made, classes=capacity))
     task = stored_task(learner, variables, pictures)
     return Classifier(learner, variables, task, names, pictures, config, similarities)

@@ -67,6 +67,8 @@ def test_answers_are_those_of_the_learner(run: Path, letters: Path, tmp_path: Pa
     Image.fromarray(drawing(7)).save(tmp_path / "seven.png")
     (answer,) = metashot.classify(classifier, [tmp_path / "seven.png"])
     assert answer.image == str(tmp_path / "seven.png")
+    (first,) = metashot.classify(classifier, [tmp_path / "seven.png"], top=2)
+    assert first.ranked == answer.ranked[:2]
     chances = [chance for _, chance in answer.ranked]
     assert chances == sorted(chances, reverse=True)
     np.testing.assert_allclose([dict(answer.ranked)[n] for n in classifier.names], wanted, 1e-5)

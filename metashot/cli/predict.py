@@ -68,26 +68,25 @@ def main(arguments: list[str]) -> int:
     with left_out_named() as left_out:
         checkpoint = checkpoint_of(options.checkpoint)
         classifier = classifier_of(options.run, options.support, checkpoint)
-        predictions = classify(classifier, options.images, reject=options.reject)
+        predictions = classify(classifier, options.images, top=options.top, reject=options.reject)
     _tell(predictions, options)
     return 1 if left_out else 0
 
 
 def _tell(predictions: list[Prediction], options: Options) -> None:
     if options.json:
-        print(json.dumps({"predictions": [_object(p, options.top) for p in predictions]}))
+        print(json.dumps({"predictions": [_object(p) for p in predictions]}))
     elif options.csv:
         table = csv.writer(sys.stdout)
         table.writerow(("image", "class", "probability"))
         table.writerows((p.image, *(p.ranked[0] if p.known else (NONE, ""))) for p in predictions)
     else:
         for prediction in predictions:
-            ranked = prediction.ranked[: options.top]
-            told = ", ".join(f"{n} {100 * q:.1f} %" for n, q in ranked)
+            told = ", ".join(f"{n} {100 * q:.1f} %" for n, q in prediction.ranked)
             print(f"{prediction.image}: " + (told if prediction.known else f"{NONE} ({told})"))
 
 
-def _object(prediction: Prediction, top: int) -> dict[str, Any]:
-    ranked = [{"class": name, "probability": q} for name, q in prediction.ranked[:top]]
+def _object(prediction: Prediction) -> dict[str, Any]:
+    ranked = [{"class": name, "probability": q} for name, q in prediction.ranked]
     first = ranked[0] if prediction.known else {"class": None, "probability": None}
     return {"image": prediction.image, **first, "top": ranked}

@@ -92,12 +92,7 @@ def imprinting(
         if not len(support.mask):
             return {"columns": columns, "count": count, "known": stored_classes(variables)}
         z, _ = embed(variables, support.inputs, mask=support.mask)
-        capacity = len(columns)
-        # A row that does not count is of the class beyond the last, which is dropped.
-        labels = jnp.where(counted(support), support.targets, capacity)
-        sums = jax.ops.segment_sum(z, labels, capacity)
-        count = jax.ops.segment_sum(jnp.ones_like(z[:, 0]), labels, capacity)
-        return {"columns": sums, "count": count, "known": count > 0}
+        return task_of(support._replace(inputs=z), len(columns))
 
     def predict(variables: Variables, task: PyTree, inputs: Array) -> Array:
         return logits(variables, task["columns"], task["known"], embed(variables, inputs)[0])
@@ -113,6 +108,16 @@ def imprinting(
         return classification_loss(logits(variables, columns, known, z), query, state)
 
     return Learner(init, adapt, predict, loss)
+
+
+def task_of(support: Examples, capacity: int) -> PyTree:
+    """What `imprinting` makes of a support whose inputs are embeddings, [n, D]."""
+    z = support.inputs
+    # A row that does not count is of the class beyond the last, which is dropped.
+    labels = jnp.where(counted(support), support.targets, capacity)
+    sums = jax.ops.segment_sum(z, labels, capacity)
+    count = jax.ops.segment_sum(jnp.ones_like(z[:, 0]), labels, capacity)
+    return {"columns": sums, "count": count, "known": count > 0}
 
 
 def scale_of(variables: Variables, scale_param: str) -> Array:

@@ -70,8 +70,10 @@ def test_none_of_these(
     assert main([*call, "a.png", "--reject", "0.05"]) == 2  # the nearest neighbour has no cosines
     assert "by an Imprinting" in capsys.readouterr().err
 
-    def classify(_: object, images: tuple[Path], *, reject: float) -> list[recognition.Prediction]:
-        assert reject == 0.05
+    def classify(
+        _: object, images: tuple[Path], *, top: int, reject: float
+    ) -> list[recognition.Prediction]:
+        assert (top, reject) == (3, 0.05)
         return [recognition.Prediction(images[0].name, (("first", 0.7), ("last", 0.3)), False)]
 
     monkeypatch.setattr(recognition, "classify", classify)
