@@ -125,6 +125,30 @@ def starts(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def imprinting_speed(found: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables of pictures a second beside PyTorch, and of answers among many classes."""
+    lines = [
+        "| row | ours, pictures/s | PyTorch, pictures/s | PyTorch / ours (range of the rounds) "
+        "| first start, s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in (row for row in found if "ratio" in row):
+        ratio = "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})".format(**row)
+        first = f"{row['first_seconds']:.1f}" if "first_seconds" in row else "–"
+        theirs = row["images"] / row["peer_seconds"]
+        lines.append(f"| `{row['name']}` | {row['value']:.1f} | {theirs:.1f} | {ratio} | {first} |")
+    kinds = {"imprinted": "columns", "neighbors": "five neighbours a class"}
+    heads = [f"{told}: one picture, ms | 32, ms | resident, MB" for told in kinds.values()]
+    lines += ["", f"| size | classes | {' | '.join(heads)} |", "|---" * 8 + "|"]
+    for row in (row for row in found if "classes" in row):
+        cells = [f"{row['size']}", f"{row['classes']:,}"]
+        for kind in kinds:
+            cells += [f"{1e3 * row[f'{kind}_{n}']:,.0f}" for n in ("one", "many")]
+            cells.append(f"{row[f'{kind}_bytes'] / 1e6:,.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def imprinted(found: list[dict[str, Any]]) -> list[str]:
     """A Markdown table of accuracies among five classes, and among all of a set."""
     shots = list(found[0]["all_classes"])
@@ -197,6 +221,7 @@ TABLES = {
     "speed_gpu": speed,
     "starts_cpu": starts,
     "imprinting_pretrained": imprinted,
+    "imprinting_speed": imprinting_speed,
     "imprinting_caltech101": from_scratch,
     "imprinting_tinyimagenet": from_scratch,
     "imprinting_reject": refused,
