@@ -31,9 +31,14 @@ from .loading import (
     trained_way,
 )
 
-# Pictures in a program. The maps of more would lie in memory that the system clears for each call:
-# on a core EfficientNet-Lite0 takes 22 ms for each of two pictures, and 29 for each of 32.
-BATCH = 2
+
+def batch_size() -> int:
+    """Pictures in a program: few on a CPU, where programs run side by side.
+
+    The maps of more would lie in memory that the system clears for each call: on a core
+    EfficientNet-Lite0 takes 22 ms for each of two pictures, and 29 for each of 32.
+    """
+    return 2 if jax.default_backend() == "cpu" else 64
 
 
 class Pictures(NamedTuple):
@@ -235,9 +240,10 @@ def embeddings(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.
     """[n, D] of images [n, height, width, channels]: their unit embeddings by an Imprinting."""
     learner, variables, pictures = classifier.learner, classifier.variables, classifier.pictures
     params, columns = variables["params"], variables["params"]["columns"]
-    room = np.zeros((BATCH, columns.shape[1]), columns.dtype)
+    size = batch_size()
+    room = np.zeros((size, columns.shape[1]), columns.dtype)
     variables = {**variables, "params": {**params, "columns": room}}
-    each = np.arange(BATCH)  # a class of its own
+    each = np.arange(size)  # a class of its own
     adapt = jax.jit(learner.adapt, compiler_options=compiler_options())
     answer = lambda batch: adapt(variables, as_examples(batch, each, pictures))["columns"]
     return side_by_side(answer, images)
@@ -246,18 +252,19 @@ def embeddings(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.
 def side_by_side(
     answer: Callable[[NDArray[np.uint8]], Array], images: NDArray[np.uint8]
 ) -> NDArray[Any]:
-    """[n, ...]: what a program answers to images [n, height, width, channels], BATCH at a time.
+    """[n, ...]: what a program answers to images [n, height, width, channels], a batch at a time.
 
     Of a network on so few pictures XLA runs little on more than one core, so programs run at once.
     """
+    size = batch_size()
 
     def answered(start: int) -> NDArray[Any]:
-        some = images[start : start + BATCH]
-        batch = np.zeros((BATCH, *images.shape[1:]), np.uint8)  # filled up: one program for all
+        some = images[start : start + size]
+        batch = np.zeros((size, *images.shape[1:]), np.uint8)  # filled up: one program for all
         batch[: len(some)] = some
         return np.asarray(answer(batch))[: len(some)]
 
-    first, *others = range(0, max(len(images), 1), BATCH)
+    first, *others = range(0, max(len(images), 1), size)
     found = [answered(first)]  # which compiles
     with ThreadPoolExecutor(cores()) as pool:
         return np.concatenate([*found, *pool.map(answered, others)])

@@ -87,7 +87,7 @@ def test_pictures_may_come_in_any_order_and_number(
         later = metashot.enroll(later, part, merge=True)
     assert later.names == at_once.names
     np.testing.assert_allclose(columns(later), columns(at_once), atol=1e-6)
-    monkeypatch.setattr(recognition, "BATCH", 5)  # and not the last batch filled up
+    monkeypatch.setattr(recognition, "batch_size", lambda: 5)  # and not the last batch filled up
     np.testing.assert_allclose(columns(metashot.enroll(base, whole)), columns(at_once), atol=1e-6)
 
 

@@ -76,9 +76,9 @@ def test_answers_are_those_of_the_learner(run: Path, letters: Path, tmp_path: Pa
 
 def test_many_pictures_are_answered_as_each_alone(run: Path, letters: Path):
     classifier = metashot.few_shot(run, letters)
-    images = np.stack([drawing(i) for i in range(recognition.BATCH + 3)])[..., None]
+    images = np.stack([drawing(i) for i in range(recognition.batch_size() + 3)])[..., None]
     together = recognition.probabilities(classifier, images)
-    assert together.shape == (recognition.BATCH + 3, 4)
+    assert together.shape == (recognition.batch_size() + 3, 4)
     np.testing.assert_allclose(together.sum(1), 1, 1e-5)
     np.testing.assert_allclose(
         together[-1:], recognition.probabilities(classifier, images[-1:]), 1e-5

@@ -67,7 +67,8 @@ def test_similarities_are_cosines_of_other_pictures_with_the_mean_direction():
 
 
 def test_many_pictures_are_embedded_as_each_alone():
-    draw = np.random.default_rng(0).integers(1, 256, (recognition.BATCH + 3, 2, 2, 1), np.uint8)
+    shape = (recognition.batch_size() + 3, 2, 2, 1)
+    draw = np.random.default_rng(0).integers(1, 256, shape, np.uint8)
     found = recognition.embeddings(classifier_of(draw[0], labels=[0]), draw)
     rows = draw.reshape(len(draw), -1) / 1.0
     np.testing.assert_allclose(found, rows / np.linalg.norm(rows, axis=1, keepdims=True), 1e-5)
