@@ -57,15 +57,9 @@ def embeddings(pictures: Dataset) -> np.ndarray:
     variables, prepare = classifier.variables, classifier.pictures.prepare
     network = classifier.config.learner.network.build()
     body: Any = {"params": variables["params"]["network"], "state": variables["state"]["network"]}
-    embed = jax.jit(
-        lambda x: jax.lax.map(lambda v: network.apply(body, v)[0], four_views(prepare(x)))
-    )
-    images = np.asarray(pictures.arrays.images)
-    found = np.zeros((len(images), 4, 1280), np.float32)
-    for rows, batch in recognition.in_batches(images):
-        z = np.asarray(embed(jnp.asarray(batch))).swapaxes(0, 1)
-        found[rows] = z[: len(found[rows])]
-    return found
+    each = lambda x: jax.lax.map(lambda view: network.apply(body, view)[0], four_views(prepare(x)))
+    embed = jax.jit(lambda x: each(x).swapaxes(0, 1))
+    return recognition.side_by_side(embed, np.asarray(pictures.arrays.images))
 
 
 def with_views(episode: Episode, count: int) -> Episode:
