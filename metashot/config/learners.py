@@ -146,7 +146,7 @@ class MemoryMatching:
     """of the memory's keys"""
     slots: int | None = None
     """of the memory; by default as many as support images"""
-    key_norm: Literal["paper", "store", "unit"] = "paper"
+    key_norm: Literal["paper", "store", "unit"] = "store"
     """which keys have length one: merged ones, all stored ones, or what asks for them too"""
     overflow: Literal["merge_keep_value", "skip"] = "merge_keep_value"
     """what becomes of an example that finds no slot"""
@@ -156,8 +156,14 @@ class MemoryMatching:
     """what is written first"""
     contextual: bool = True
     """predict the filters that queries pass through"""
+    residual: bool = True
+    """add their output to that of a convolution"""
     hidden: int = 512
     """of the LSTMs that predict them"""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """of embeddings"""
+    scale: float = 10.0
+    """of the similarity"""
     loss_form: Literal["per_sample", "class_sum"] = "per_sample"
     """whether each example of the class has to match, or all together"""
     prediction: Literal["nearest", "class_sum"] = "nearest"

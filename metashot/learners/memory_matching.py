@@ -12,9 +12,10 @@ from jax.core import Tracer
 from ..base import Array, Aux, Episode, Examples, Learner, PyTree, Variables
 from ..losses import masked_accuracy, masked_nll, members, pair_nll
 from ..memory import read, refuse, used_slots, write
-from ..nets import conv4, factorised_conv, init_lstm, lstm, norm_relu_pool, running
+from ..nets import conv, conv4, factorised_conv, init_lstm, lstm, norm_relu_pool, running, unit
 
 SUPPORT_ORDER = ("class_major", "round_robin", "given")
+SIMILARITY = ("cosine", "dot")
 LOSS_FORM = ("per_sample", "class_sum")
 PREDICTION = ("nearest", "class_sum")
 lecun = jax.nn.initializers.lecun_normal()
@@ -29,12 +30,15 @@ def memory_matching(
     share_trunk: bool = True,
     key_size: int = 512,
     slots: int | None = None,
-    key_norm: str = "paper",
+    key_norm: str = "store",
     overflow: str = "merge_keep_value",
     stop_gradient: bool = False,
     support_order: str = "class_major",
     contextual: bool = True,
+    residual: bool = True,
     hidden: int = 512,
+    similarity: str = "cosine",
+    scale: float = 10.0,
     loss_form: str = "per_sample",
     prediction: str = "nearest",
     bn_new_weight: float = 0.1,
@@ -45,11 +49,17 @@ def memory_matching(
     empty memory (`metashot.memory.write`); then each example reads it, g(x) = z + T_c c, with c of
     `metashot.memory.read` (equations 3 to 6). Of the used slots' keys two LSTMs make h, the sum of
     what they say at both ends, and T_p h is the filters of the last block through which queries
-    pass (equations 7 and 8), a factorised convolution. A query x resembles an example by
-    f(x) . g(x_n) (equation 2), which is no probability.
+    pass (equations 7 and 8), a factorised convolution. A query x resembles an example by the
+    similarity s of f(x) and g(x_n).
+
+    The paper's s is f . g (equation 2), and its filters make the query's last block alone:
+    `paper()`. From a random start that learns many times more slowly than a matching network. By
+    default s is a cosine, since embeddings are nowhere negative and products of them tell their
+    lengths; the output of the predicted filters is added to that of a convolution which starts as
+    the support's own, for both roles to begin with one embedding; and T_c begins at 0.
 
     One model serves any number of classes and examples; to train it for them, draw episodes with
-    pairs as way and shot. The loss is the mean of -log softmax_n(f . g) over all pairs of a query
+    pairs as way and shot. The loss is the mean of -log softmax_n(s) over all pairs of a query
     and a support example of its class, with the softmax over all support examples (equation 9): a
     pair counts alike whatever the shot. Beyond one shot its minimum is log k, and it pushes down
     an example that has more than its share.
@@ -72,11 +82,14 @@ def memory_matching(
         support_order: what is written first: all examples of the first class ("class_major"), one
             of each class ("round_robin"), or the rows as they are "given".
         contextual: predict the filters; if not, the last block of queries is an ordinary one.
+        residual: add what the predicted filters make to a convolution, or let them stand alone.
         hidden: size of the LSTMs.
+        similarity: "cosine", or "dot" for f . g.
+        scale: of the similarity.
         loss_form: "per_sample" is the paper's; "class_sum" asks for the class alone,
-            -log(sum over its examples of softmax_n(f . g)).
+            -log(sum over its examples of softmax_n(s)).
         prediction: "nearest" answers with the class of the most similar example, "class_sum" with
-            that of the largest sum of exp(f . g).
+            that of the largest sum of exp(s).
         bn_new_weight: weight of an episode's batch statistics in the stored ones.
 
     Raises:
@@ -86,6 +99,7 @@ def memory_matching(
     """
     for name, value, valid in (
         ("support_order", support_order, SUPPORT_ORDER),
+        ("similarity", similarity, SIMILARITY),
         ("loss_form", loss_form, LOSS_FORM),
         ("prediction", prediction, PREDICTION),
     ):
@@ -122,8 +136,11 @@ def memory_matching(
         if not contextual:
             return block.apply(own, maps, train=train, mask=mask)
         params, state = own["params"], own["state"]
+        y = factorised_conv(maps, params["first"], task["filters"], params["last"])
+        if residual:
+            y += conv(maps, params["kernel"])
         y, stats = norm_relu_pool(
-            factorised_conv(maps, params["first"], task["filters"], params["last"]),
+            y,
             params["scale"],
             params["shift"],
             statistics=None if train else (state["mean"], state["var"]),
@@ -155,10 +172,15 @@ def memory_matching(
             task["filters"] = ((first + last) @ context["filters"]).reshape(3, 3, -1)
         return task
 
+    def alike(task: PyTree, f: Array) -> Array:
+        """[q, n]"""
+        g = task["embeddings"]
+        return scale * (unit(f) @ unit(g).T if similarity == "cosine" else f @ g.T)
+
     def class_logits(task: PyTree, f: Array, rule: str) -> Array:
         member: Array = task["member"]
         known = member.any(0)
-        similar = (f @ task["embeddings"].T)[:, :, None]  # [q, n, 1]
+        similar = alike(task, f)[:, :, None]  # [q, n, 1]
         # A class without support looks at everything, so that no gradient is NaN.
         seen = jnp.where(member | ~known, similar, -jnp.inf)
         scores = seen.max(1) if rule == "nearest" else jax.nn.logsumexp(seen, axis=1)
@@ -171,13 +193,14 @@ def memory_matching(
         params: PyTree = {"trunk": {role: made["params"] for role, made in bodies.items()}}
         state: PyTree = {"trunk": {role: made["state"] for role, made in bodies.items()}}
         maps, _ = trunk({"params": params, "state": state}, trunks[0], x)
-        for role in ("support", "query"):
-            made = block.init(next(keys), maps)
+        made = block.init(next(keys), maps)
+        for role in ("support", "query"):  # alike, so that they match from the start
             params[role], state[role] = made["params"], made["state"]
         d = jax.eval_shape(lambda: block.apply(made, maps)[0]).shape[-1]
         params["keys"] = lecun(next(keys), (d, key_size))  # T_z
-        params["values"] = lecun(next(keys), (key_size, d))  # T_c
+        params["values"] = jnp.zeros((key_size, d))  # T_c
         if contextual:
+            start = jax.nn.initializers.zeros if residual else lecun
             ones, zeros = jnp.ones(filters), jnp.zeros(filters)
             params["query"] = {
                 "first": lecun(next(keys), (filters, filters)),
@@ -189,8 +212,10 @@ def memory_matching(
             params["context"] = {
                 "forward": init_lstm(next(keys), key_size, hidden),
                 "backward": init_lstm(next(keys), key_size, hidden),
-                "filters": lecun(next(keys), (hidden, 9 * filters)),  # T_p
+                "filters": start(next(keys), (hidden, 9 * filters)),  # T_p
             }
+            if residual:
+                params["query"]["kernel"] = made["params"]["ConvBlock_0"]["kernel"]
         return {"params": params, "state": state}
 
     def adapt(variables: Variables, support: Examples, key: Array | None = None) -> PyTree:
@@ -230,10 +255,15 @@ def memory_matching(
         if loss_form == "class_sum":
             value = masked_nll(class_logits(task, f, "class_sum"), query)
         else:
-            value = pair_nll(f @ task["embeddings"].T, task["member"], query)
+            value = pair_nll(alike(task, f), task["member"], query)
         return value, Aux({"accuracy": accuracy}, state)
 
     return Learner(init, adapt, predict, loss)
+
+
+def paper() -> dict[str, Any]:
+    """Keywords of `memory_matching` that follow the paper's text."""
+    return {"key_norm": "paper", "residual": False, "similarity": "dot", "scale": 1.0}
 
 
 def writing_order(labels: Array, counts: Array, support_order: str) -> Array:

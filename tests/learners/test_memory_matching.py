@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from metashot.base import Episode, Examples, Learner
-from metashot.learners.memory_matching import memory_matching, writing_order
+from metashot.learners.memory_matching import memory_matching, paper, writing_order
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -48,10 +48,11 @@ def small(quick_compile: None) -> Small:
 @pytest.mark.parametrize(
     ("picture", "options", "count"),
     [
-        ((28, 28, 1), {}, 4_679_104),
-        ((84, 84, 3), {}, 6_253_120),
-        ((28, 28, 1), {"share_trunk": False}, 4_753_984),
-        ((84, 84, 3), {"share_trunk": False}, 6_329_152),
+        ((28, 28, 1), paper(), 4_679_104),
+        ((84, 84, 3), paper(), 6_253_120),
+        ((28, 28, 1), {**paper(), "share_trunk": False}, 4_753_984),
+        ((84, 84, 3), {**paper(), "share_trunk": False}, 6_329_152),
+        ((28, 28, 1), {}, 4_715_968),  # and a convolution's 9 * 64 * 64
     ],
 )
 def test_counts_of_parameters(picture: Any, options: Any, count: int) -> None:
@@ -73,7 +74,7 @@ def test_the_nearest_example_and_the_largest_sum_may_disagree(
     prediction: str, expected: Any
 ) -> None:
     """A query that is 1 everywhere: similarities are the embeddings."""
-    one = made(filters=1, contextual=False, prediction=prediction)
+    one = made(filters=1, contextual=False, prediction=prediction, **paper())
     block = one.variables["params"]["query"]["ConvBlock_0"]
     block |= {"scale": jnp.zeros(1), "shift": jnp.ones(1)}
     task = {
@@ -100,13 +101,49 @@ def test_the_order_of_writing(order: str, rows: list[int]) -> None:
     assert [i for i in told.tolist() if i != 3] == rows
 
 
-def test_queries_pass_through_the_filters_that_the_support_predicts(small: Small) -> None:
-    one, other = (small.adapt(small.variables, pictures(seed, [0, 1, 0, 1])) for seed in (0, 1))
-    assert np.abs(one["filters"] - other["filters"]).max() > 1e-3
-    swapped = {**one, "filters": other["filters"]}
-    query = small.episode.query.inputs
-    logits = [small.predict(small.variables, task, query)[:, :2] for task in (one, swapped)]
+def test_queries_pass_through_the_filters_that_the_support_predicts() -> None:
+    one = made(**paper())
+    task, other = (one.adapt(one.variables, pictures(seed, [0, 1, 0, 1])) for seed in (0, 1))
+    assert np.abs(task["filters"] - other["filters"]).max() > 1e-3
+    swapped = {**task, "filters": other["filters"]}
+    query = one.episode.query.inputs
+    logits = [one.predict(one.variables, told, query)[:, :2] for told in (task, swapped)]
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
+
+
+def test_both_roles_begin_with_one_embedding(small: Small) -> None:
+    """A support picture that comes back as a query has a cosine of 1 with itself."""
+    support = pictures(3, [0, 1, 2])
+    without = lambda path, x: 0 * x if path[-1].key == "bias" else x  # as training takes it out
+    for one in (small, made(contextual=False)):
+        variables = jax.tree_util.tree_map_with_path(without, one.variables)
+        logits = one.predict(variables, one.adapt(variables, support), support.inputs)
+        np.testing.assert_allclose(np.diag(logits), 10, rtol=1e-5)
+
+
+def test_what_is_predicted_is_added_to_a_convolution(small: Small) -> None:
+    """Filters of 1 in the middle and 0 around it: the product of the two matrices is added."""
+    params = small.variables["params"]
+    query = params["query"]
+    task = small.adapt(small.variables, small.episode.support)
+    task = {**task, "filters": jnp.zeros((3, 3, 2)).at[1, 1].set(1)}
+    middle = query["kernel"].at[1, 1].add(query["first"] @ query["last"])
+    moved = {**params, "query": {**query, "kernel": middle}}
+    inputs = small.episode.query.inputs
+    without = {**task, "filters": jnp.zeros((3, 3, 2))}
+    np.testing.assert_allclose(
+        small.predict(small.variables, task, inputs)[:, :2],
+        small.predict({**small.variables, "params": moved}, without, inputs)[:, :2],
+        rtol=1e-5,
+    )
+    assert np.abs(task["filters"] - without["filters"]).max() == 1
+
+
+def test_all_that_starts_at_zero_is_learned(small: Small) -> None:
+    grad = jax.jit(jax.grad(small.learner.loss, has_aux=True))
+    told, _ = grad(small.variables, small.episode, jax.random.key(0))
+    assert np.any(told["params"]["values"])
+    assert np.any(told["params"]["context"]["filters"])
 
 
 def test_too_few_slots_blur_the_keys_and_keep_the_labels() -> None:
@@ -189,6 +226,7 @@ def test_no_queries_are_refused(small: Small) -> None:
             {"support_order": "sorted"},
             "support_order is 'sorted'; it is one of class_major, round_",
         ),
+        ({"similarity": "l2"}, "similarity is 'l2'; it is one of cosine, dot"),
         ({"loss_form": "mean"}, "loss_form is 'mean'; it is one of per_sample, class_sum"),
         ({"prediction": "mean"}, "prediction is 'mean'; it is one of nearest, class_sum"),
         ({"blocks": 1}, "blocks is 1; it is at least 2"),
