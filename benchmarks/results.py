@@ -64,6 +64,38 @@ def accuracies(found: list[dict[str, Any]]) -> list[str]:
     return lines + _curves([row for row in found if row.get("curve")])
 
 
+def compared(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of accuracies, with the sizes of the episodes that a row was trained on."""
+    lines = [
+        "| row | accuracy, % | published, % | trained on | training episodes | training, minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        published = f"{100 * row['paper']:.2f}" if row.get("paper") else "–"
+        lines.append(
+            f"| `{row['name']}` | {100 * row['value']:.2f} ± {100 * row['interval']:.2f} "
+            f"| {published} | {row['trained']} | {row['episodes']:,} | {row['seconds'] / 60:.1f} |"
+        )
+    return lines
+
+
+def many_sizes(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of each training's accuracies at several sizes."""
+    tests = list(found[0]["reached"])
+    lines = [
+        f"| row | {' | '.join(f'{test}, %' for test in tests)} | trained on | training, minutes |",
+        "|---" * (3 + len(tests)) + "|",
+    ]
+    for row in found:
+        figures = (row["reached"][test] for test in tests)
+        cells = (f"{100 * value:.2f} ± {100 * half:.2f}" for value, half in figures)
+        lines.append(
+            f"| `{row['name']}` | {' | '.join(cells)} | {row['trained']} "
+            f"| {row['seconds'] / 60:.1f} |"
+        )
+    return lines
+
+
 def _curves(found: list[dict[str, Any]]) -> list[str]:
     """Validation accuracy against the episodes seen; rows of one training have one curve."""
     if not found:
@@ -215,6 +247,9 @@ def refused(found: list[dict[str, Any]]) -> list[str]:
 TABLES = {
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
+    "omniglot_mmnet": compared,
+    "omniglot_mixed": many_sizes,
+    "omniglot_mmnet_ablations": many_sizes,
     "batch_norm": statistics,
     "memory": memory,
     "speed_cpu": speed,
