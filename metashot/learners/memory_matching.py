@@ -234,6 +234,7 @@ def memory_matching(
         support, query = episode.support, episode.query
         _refuse_support(support, way)
         _refuse_no_queries(query.inputs)
+        _refuse_labels("the queries have", query, way)
         parts = {"support": support, "query": query}
         if share_trunk:
             parts = {"both": jax.tree.map(lambda *rows: jnp.concatenate(rows), support, query)}
@@ -285,15 +286,27 @@ def _refuse_support(support: Examples, way: int) -> None:
     """
     if not len(support.mask):
         raise ValueError("the support has no examples, so there is nothing to match with")
-    if any(isinstance(x, Tracer) for x in support[1:]):
-        return
-    # Not by `counted`: of a support that a jitted function closes over, it has no values.
-    targets, mask = (np.asarray(x) for x in support[1:])
-    labels = targets[mask & (targets >= 0)]
-    if not len(labels):
+    labels = _refuse_labels("the support has", support, way)
+    if labels is not None and not len(labels):
         raise ValueError("no example of the support counts, so there is nothing to match with")
-    if labels.max() >= way:
-        raise ValueError(f"the support has label {labels.max()}, but way={way} ends at {way - 1}")
+
+
+def _refuse_labels(who: str, examples: Examples, way: int) -> np.ndarray | None:
+    """The labels of the rows that count, None under `jit`, where they have no values.
+
+    Raises:
+        ValueError: labels outside 0..way-1.
+    """
+    if any(isinstance(x, Tracer) for x in examples[1:]):
+        return None
+    # Not by `counted`: of a support that a jitted function closes over, it has no values.
+    targets, mask = (np.asarray(x) for x in examples[1:])
+    labels = targets[mask & (targets != -1)]
+    if len(labels) and labels.max() >= way:
+        raise ValueError(f"{who} label {labels.max()}, but way={way} ends at {way - 1}")
+    if len(labels) and labels.min() < 0:
+        raise ValueError(f"{who} label {labels.min()}; only -1 marks what does not count")
+    return labels
 
 
 def _refuse_no_queries(inputs: Array) -> None:

@@ -171,6 +171,7 @@ def test_the_loss_of_uniform_similarities_is_log_of_the_examples(small: Small) -
         ([], [], "the support has no examples, so there is nothing to match with"),
         ([0, 1], [False, False], "no example of the support counts"),
         ([0, 3], [True, True], "the support has label 3, but way=3 ends at 2"),
+        ([0, -2], [True, True], "the support has label -2; only -1 marks what does not count"),
     ],
 )
 def test_a_support_that_cannot_be_is_refused(
@@ -181,6 +182,12 @@ def test_a_support_that_cannot_be_is_refused(
         small.learner.adapt(small.variables, support)
     episode = small.episode._replace(support=support)
     with pytest.raises(ValueError, match=message):
+        small.learner.loss(small.variables, episode, jax.random.key(0))
+
+
+def test_query_labels_beyond_the_last_class_are_refused(small: Small) -> None:
+    episode = small.episode._replace(query=pictures(1, [0, 3]))
+    with pytest.raises(ValueError, match="the queries have label 3, but way=3 ends at 2"):
         small.learner.loss(small.variables, episode, jax.random.key(0))
 
 
