@@ -53,7 +53,7 @@ def memory_matching(
     similarity s of f(x) and g(x_n).
 
     The paper's s is f . g (equation 2), and its filters make the query's last block alone:
-    `paper()`. From a random start that learns many times more slowly than a matching network. By
+    `paper()`. From a random start that learns far more slowly than a matching network. By
     default s is a cosine, since embeddings are nowhere negative and products of them tell their
     lengths; the output of the predicted filters is added to that of a convolution which starts as
     the support's own, for both roles to begin with one embedding; and T_c begins at 0.
