@@ -32,17 +32,29 @@ if TYPE_CHECKING:
         similarities,
     )
     from .base import Aux, Episode, Examples, Learner, Network, Variables
-    from .data import Dataset, Episodes, Splits, batches, episodes, sample_episode
+    from .data import (
+        Dataset,
+        Episodes,
+        Splits,
+        batches,
+        episodes,
+        pairs,
+        problems,
+        sample_episode,
+    )
     from .enrolment import enroll, forget
-    from .evaluation import Evaluation, evaluate
+    from .evaluation import Evaluation, evaluate, evaluate_each
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
+    from .learners.hausdorff import hausdorff
     from .learners.imprinting import grow, imprint, imprinting, random_columns, remove_class
+    from .learners.learnet import from_siamese, learnet
     from .learners.maml import anil, maml
     from .learners.matching import matching
     from .learners.memory_matching import memory_matching
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
+    from .learners.siamese import siamese
     from .loading import load
     from .portable import export
     from .recognition import classify, few_shot, stored
@@ -66,17 +78,29 @@ _MODULES = (
 )
 _HOMES = {
     "base": ("Aux", "Episode", "Examples", "Learner", "Network", "Variables"),
-    "data": ("Dataset", "Episodes", "Splits", "batches", "episodes", "sample_episode"),
+    "data": (
+        "Dataset",
+        "Episodes",
+        "Splits",
+        "batches",
+        "episodes",
+        "pairs",
+        "problems",
+        "sample_episode",
+    ),
     "enrolment": ("enroll", "forget"),
-    "evaluation": ("Evaluation", "evaluate"),
+    "evaluation": ("Evaluation", "evaluate", "evaluate_each"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
+    "learners.hausdorff": ("hausdorff",),
     "learners.imprinting": ("grow", "imprint", "imprinting", "random_columns", "remove_class"),
+    "learners.learnet": ("from_siamese", "learnet"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
     "learners.memory_matching": ("memory_matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
+    "learners.siamese": ("siamese",),
     "loading": ("load",),
     "portable": ("export",),
     "recognition": ("classify", "few_shot", "stored"),
@@ -107,13 +131,17 @@ __all__ = [
     "enrolment",
     "episodes",
     "evaluate",
+    "evaluate_each",
     "export",
     "few_shot",
     "fine_tune",
     "forget",
+    "from_siamese",
     "grow",
+    "hausdorff",
     "imprint",
     "imprinting",
+    "learnet",
     "load",
     "losses",
     "maml",
@@ -126,14 +154,17 @@ __all__ = [
     "nearest_neighbor",
     "nets",
     "optim",
+    "pairs",
     "plots",
     "pretrained",
+    "problems",
     "prototypical",
     "random_columns",
     "recognition",
     "remove_class",
     "run",
     "sample_episode",
+    "siamese",
     "similarities",
     "stored",
     "train",

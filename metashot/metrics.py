@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -52,3 +53,28 @@ accuracy = Metric(
     measure=_count_correct,
     summary=_summarise,
 )
+
+
+def _share_of_the_best(outputs: Array, query: Examples, about: PyTree) -> PyTree:
+    if query.targets.ndim == 2:  # paired: [p, q] that match
+        right, mask = query.targets > 0, counted(query)
+        trial = (right & mask).any(-1)
+        outputs = jnp.where(mask, outputs, -jnp.inf)
+    else:
+        right = jax.nn.one_hot(query.targets, outputs.shape[-1], dtype=bool)
+        trial = counted(query)
+    best = outputs == outputs.max(-1, keepdims=True)
+    return {"right": (best & right).sum(-1) / best.sum(-1), "trial": trial}
+
+
+def _summarise_trials(measures: PyTree) -> dict[str, tuple[float, float]]:
+    share, half = mean_and_interval(measures["right"][measures["trial"]])
+    return {"accuracy": (share, half), "error": (1 - share, half)}
+
+
+one_shot = Metric(measure=_share_of_the_best, summary=_summarise_trials)
+"""The error rate of trials, each the choice of the one that matches, with its 95 % interval.
+
+A trial is an exemplar of a paired episode and its candidates, or a query of an ordinary one and the
+classes. n equal best scores of which one is right are 1/n of a right answer.
+"""

@@ -17,7 +17,7 @@ import pytest
 from metashot import nets
 from metashot.base import Array, Episode, Examples, Variables
 from metashot.data import Episodes, episode_key, episodes, from_arrays
-from metashot.evaluation import TEST, VALIDATION, evaluate, evaluator
+from metashot.evaluation import TEST, VALIDATION, evaluate, evaluate_each, evaluator
 from metashot.learners.baselines import nearest_neighbor
 from metashot.learners.prototypical import prototypical
 from metashot.metrics import Metric, mean_and_interval
@@ -95,6 +95,14 @@ def test_an_evaluator_serves_many_variables(by_hand: np.ndarray) -> None:
     # All embeddings are equal: the first class wins every tie.
     assert run(zero).measures["correct"].tolist() == [4] * 11
     assert run(variables()).measures["correct"].tolist() == by_hand.tolist()
+
+
+def test_given_episodes_are_measured_one_after_another(by_hand: np.ndarray) -> None:
+    made = noisy()
+    keys = jax.vmap(lambda i: jax.random.split(episode_key(0, TEST, i))[0])(jnp.arange(5))
+    given = jax.jit(jax.vmap(made.sample, (0, None)))(keys, made.arrays)
+    result = evaluate_each(LEARNER, variables(), given)
+    assert result.measures["correct"].tolist() == by_hand[:5].tolist()
 
 
 def test_seed_and_stream_choose_the_list_of_episodes(by_hand: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from .glyphs import glyphs
 from .inaturalist import inaturalist
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
+from .omniglot_runs import omniglot_runs
 from .pairs import pairs, problems
 from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
@@ -44,6 +45,7 @@ __all__ = [
     "inaturalist",
     "mini_imagenet",
     "omniglot",
+    "omniglot_runs",
     "pairs",
     "prepare_omniglot",
     "problems",

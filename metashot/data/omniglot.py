@@ -139,7 +139,7 @@ def prepare_omniglot(
         for archive in ARCHIVES:
             _download(archive, folder)
     name = f"omniglot-{size}"
-    found = {a: path for a in ARCHIVES if (path := _find(folder, a.names)) is not None}
+    found = {a: path for a in ARCHIVES if (path := find(folder, a.names)) is not None}
     if len(found) < len(ARCHIVES):
         if source is None and (dataset := cache.stored(name)) is not None:
             return dataset
@@ -171,7 +171,8 @@ def _published(part: str) -> list[str]:
     return (lists / f"omniglot_{part}.txt").read_text("utf-8").split()
 
 
-def _find(folder: Path, names: Sequence[str]) -> Path | None:
+def find(folder: Path, names: Sequence[str]) -> Path | None:
+    """An archive of one of these names, in the folder or in one that Omniglot is kept in."""
     for name in names:
         for place in (folder, folder / "omniglot", folder / "omniglot-py"):
             if (place / name).is_file():
@@ -186,7 +187,7 @@ def _md5(path: Path) -> str:
 
 def _download(archive: Archive, folder: Path) -> None:
     """Fetches an official archive, unless the folder has it."""
-    path = _find(folder, [archive.name]) or folder / "omniglot" / archive.name
+    path = find(folder, [archive.name]) or folder / "omniglot" / archive.name
     if path.is_file() and _md5(path) == archive.md5:
         return
     url, partial = f"{URL}/{archive.name}", path.with_name(f".{archive.name}.{os.getpid()}")
@@ -222,12 +223,13 @@ def _decode(archive: Archive, path: Path, size: int) -> tuple[list[str], NDArray
                     f"{path} has {len(found)} drawings of {characters} characters: Omniglot's "
                     f"{archive.part} set is {archive.characters} characters by {DRAWERS} drawers"
                 )
-            return [m[0] for m in found], np.stack([_drawing(file, m[0], size) for m in found])
+            return [m[0] for m in found], np.stack([drawing(file, m[0], size) for m in found])
     except (zipfile.BadZipFile, zlib.error, OSError) as error:
         raise ValueError(f"{path} cannot be read as an archive of pictures: {error}") from error
 
 
-def _drawing(file: zipfile.ZipFile, path: str, size: int) -> NDArray[np.uint8]:
+def drawing(file: zipfile.ZipFile, path: str, size: int) -> NDArray[np.uint8]:
+    """A picture of an archive, [size, size], reduced by area."""
     image = Image.open(io.BytesIO(file.read(path)), formats=["PNG"])
     if image.size != (SIDE, SIDE):
         raise ValueError(f"{path} in {file.filename} is {image.size}, not {SIDE} x {SIDE} pixels")
