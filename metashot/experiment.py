@@ -12,13 +12,26 @@ from typing import Any, NamedTuple
 from . import config as configs
 from . import pretrained
 from .base import Array, Episode, Learner, Variables
-from .config import Batch, ConfigError, Experiment, FineTune, Imprinting, MixedSizes, Sizes
-from .data import Dataset, Episodes, Splits, batches, episodes
+from .config import (
+    Batch,
+    ConfigError,
+    Experiment,
+    FineTune,
+    Imprinting,
+    Learnet,
+    MixedSizes,
+    Pairs,
+    Siamese,
+    Sizes,
+)
+from .data import Dataset, Episodes, Splits, batches, episodes, pairs
 from .data.episodes import impossible_sizes
+from .data.pairs import impossible_pairs
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
-from .loading import CHOICE, as_chosen, read_config, shapes_of, trained_way, write_classes
+from .learners.learnet import from_siamese
+from .loading import CHOICE, as_chosen, load, read_config, shapes_of, trained_way, write_classes
 from .recognition import Classifier, Pictures, stored_task
 from .runs import write_atomically
 from .selection import Choice, choose
@@ -64,7 +77,7 @@ def build(config: Experiment) -> Parts:
         ) from error
     if getattr(getattr(config.learner, "network", None), "pretrained", False):
         learner = starting_from(pretrained.efficientnet_lite0(), learner)
-    draw = batches if isinstance(config.train, Batch) else episodes
+    draw = {Batch: batches, Pairs: pairs}.get(type(config.train), episodes)
     source = draw(splits.train, **vars(config.train))
     validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
     return Parts(splits, learner, optimizer, source, validation)
@@ -100,19 +113,25 @@ def check_sizes(prefix: str, sizes: Sizes | MixedSizes, dataset: Dataset) -> Non
 
 
 def _check_training(config: Experiment, dataset: Dataset) -> None:
-    """Refuse training that does not fit the learner: plain batches are for classifiers."""
+    """Refuse training that does not fit: plain batches are for classifiers, pairs for some."""
     classes = getattr(config.learner, "classes", None)
     name = type(config.learner).__name__
-    if not isinstance(config.train, Batch):
+    if isinstance(config.train, Batch):
+        if classes is None:
+            raise ConfigError(f"train is {config.train}; {name} needs episodes, train=Sizes()")
+        if classes != dataset.classes:
+            raise ConfigError(
+                f"learner.classes is {classes}, but the training data have {dataset.classes} "
+                "classes"
+            )
+    elif classes is not None:
+        raise ConfigError(f"train is {config.train}; {name} needs plain batches, train=Batch()")
+    elif isinstance(config.train, Sizes | MixedSizes):
         check_sizes("train.", config.train, dataset)
-        if classes is not None:
-            raise ConfigError(f"train is {config.train}; {name} needs plain batches, train=Batch()")
-    elif classes is None:
+    elif not isinstance(config.learner, Learnet | Siamese):
         raise ConfigError(f"train is {config.train}; {name} needs episodes, train=Sizes()")
-    elif classes != dataset.classes:
-        raise ConfigError(
-            f"learner.classes is {classes}, but the training data have {dataset.classes} classes"
-        )
+    elif problem := impossible_pairs(dataset, **vars(config.train)):
+        raise ConfigError(f"train.{problem}")
 
 
 def run(
@@ -138,6 +157,8 @@ def run(
         _refuse_changes(read_config(folder), config)
     text = configs.as_text(config)
     parts = build(config)
+    if isinstance(config.learner, Learnet) and config.learner.start and not resume:
+        parts = parts._replace(learner=_begun(config.learner, parts))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", text)
     if isinstance(config.learner, Imprinting):  # answers by its stored classes
@@ -169,6 +190,23 @@ def run(
         learner = as_chosen(config, folder).learner.build(way)
         parts = parts._replace(learner=learner)
     return trained, parts
+
+
+def _begun(learner: Learnet, parts: Parts) -> Learner:
+    """A learnet whose first variables are those of the siamese network that another run trained."""
+    assert learner.start is not None
+    fresh, layers = parts.learner, learner.stream.layers()
+    trained = load(learner.start).variables
+
+    def init(key: Array, episode: Episode) -> Variables:
+        return from_siamese(fresh.init(key, episode), trained, layers)
+
+    begun = fresh._replace(init=init)
+    try:
+        shapes_of(begun, parts.splits.train.shape)
+    except ValueError as error:
+        raise ConfigError(f"learner.start is {learner.start}: {error}") from error
+    return begun
 
 
 def _classifier(config: Experiment, parts: Parts, variables: Variables) -> Classifier:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Array, Examples, Learner, PyTree, Variables
-from .config import ConfigError, Experiment, Imprinting
+from .config import ConfigError, Experiment, Imprinting, Learnet, Siamese
 from .data import Dataset, Prepare
 from .data.folders import labelled
+from .data.pairs import constant
 from .data.pictures import LeftOut, squares
 from .devices import compiler_options, cores
 from .learners.imprinting import grow, scale_of
@@ -87,11 +88,18 @@ def few_shot(
     Raises:
         FileNotFoundError: no such support.
         ValueError: no run, one that was not trained on pictures, a support without class folders,
-            or with more classes than the run's parameters are for.
+            or with more classes than the run's parameters are for; a picture of a single colour,
+            of which a Learnet or a Siamese would make an exemplar.
     """
     pictures = _pictures_of(Path(run))
     examples = labelled(support, **pictures.reading)
     config = read_config(run)
+    if isinstance(config.learner, Learnet | Siamese):
+        for row in constant(np.asarray(examples.arrays.images)):
+            raise ConfigError(
+                f"{examples.paths[row]} is empty or of a single colour, so there is nothing to "
+                "match: give another exemplar"
+            )
     trained = trained_way(config)
     way = examples.classes if examples.classes > trained else None
     learner, variables, step, _ = load(run, checkpoint=checkpoint, way=way)

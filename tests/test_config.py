@@ -7,10 +7,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import metashot
-from metashot import config, nets
+from metashot import config, loading, nets
 from metashot.config import ConfigError, Experiment, Glyphs, MetaLSTM, Prototypical
 from metashot.learners.meta_lstm import meta_lstm
 from metashot.learners.prototypical import prototypical
@@ -38,6 +39,8 @@ def test_installed_configs_are_valid_and_described(name: str):
         (Prototypical, prototypical, {"network", "way"}),
         (config.Matching, metashot.matching, {"network", "way"}),
         (config.MemoryMatching, metashot.memory_matching, {"way"}),
+        (config.Siamese, metashot.siamese, {"network", "way"}),
+        (config.Pairs, metashot.pairs, {"dataset"}),
         (config.MAML, metashot.maml, {"network", "way"}),
         (config.ANIL, metashot.anil, {"network", "way"}),
         (config.NearestEmbedding, metashot.nearest_embedding, {"network", "way"}),
@@ -70,6 +73,37 @@ def test_imprintings_fields_are_its_constructors_keywords():
     fields["way"] = fields.pop("classes")
     assert set(fields) == set(keywords)
     assert all(fields[k] == keywords[k].default for k in set(fields) - {"network"})
+
+
+def test_learnets_fields_are_its_constructors_keywords():
+    """But for the two that choose a learner, the layers, and where a run begins."""
+    fields = {f.name: f.default for f in dataclasses.fields(config.Learnet)}
+    keywords = inspect.signature(metashot.learnet).parameters
+    assert set(fields) - {"architecture", "stream", "start"} == set(keywords) - {
+        "layers",
+        "way",
+        "single_stream",
+    }
+    assert all(fields[k] == keywords[k].default for k in set(fields) & set(keywords))
+    assert config.Stream().layers() == nets.streams.CHARACTERS
+
+
+@pytest.mark.parametrize("comparison", ["inner_product", "euclidean", "weighted_l1"])
+@pytest.mark.parametrize(
+    ("architecture", "count"),
+    [
+        ("siamese_shared", 550_880),
+        ("siamese_unshared", 1_101_760),
+        ("siamese_factorised", 1_064_000),
+        ("siamese_learnet", 2_196_480),
+        ("learnet", 2_721_280),
+    ],
+)
+def test_two_switches_make_the_papers_table(architecture: Any, comparison: Any, count: int):
+    learner = config.Learnet(architecture, comparison).build(20)
+    params = loading.shapes_of(learner, (28, 28, 1))["params"]
+    extra = 513 if comparison == "weighted_l1" else 2
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count + extra
 
 
 def test_as_text_gives_back_the_same_configuration(tmp_path: Path):

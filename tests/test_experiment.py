@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import metashot
 from metashot import config, experiment, loading
@@ -19,9 +20,12 @@ from metashot.config import (
     Experiment,
     FineTune,
     Glyphs,
+    Learnet,
     NearestEmbedding,
+    Pairs,
     Prototypical,
     Sizes,
+    Stream,
 )
 from metashot.runs import write_atomically
 
@@ -118,3 +122,69 @@ def test_fine_tuning_is_loaded_as_validation_chose_it(tmp_path: Path):
     assert loading.read_config(tmp_path) == tiny  # so that it can be resumed
     with pytest.raises(ConfigError, match="stores no classes"):  # its head is drawn anew
         metashot.stored(tmp_path)
+
+
+def test_a_learnet_begins_as_a_siamese_network_that_was_trained(tmp_path: Path):
+    siamese = Learnet("siamese_factorised", stream=Stream((2, 3, 4)))
+    pairs = dataclasses.replace(
+        TINY, learner=siamese, train=Pairs(4, 2), validation_episodes=2, validate_every=10
+    )
+    trained, _ = experiment.run(pairs, tmp_path / "siamese", progress=False)
+    assert np.isfinite(trained.history[-1]["val_accuracy"])
+    start = str(tmp_path / "siamese")
+    begun = dataclasses.replace(siamese, architecture="learnet", start=start, head_scale=0.0)
+    still = dataclasses.replace(  # of which a step of size 0 leaves the start
+        pairs, learner=begun, optimizer=config.SGD(rate=1e-30), test=Sizes(3, 1, 2, "alphabet")
+    )
+    same, parts = experiment.run(still, tmp_path / "learnet", progress=False)
+    source = metashot.pairs(parts.splits.test, exemplars=4, queries=4)
+    episode = source.sample(jax.random.key(0), source.arrays)
+    scores = [
+        jax.jit(lambda v, e, made=made: made.predict(v, made.adapt(v, e.support), e.query.inputs))(
+            v, episode
+        )
+        for made, v in (
+            (siamese.build(3), trained.variables),
+            (metashot.load(tmp_path / "learnet").learner, same.variables),
+        )
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-4)
+    other = dataclasses.replace(begun, stream=Stream((2, 3, 5)))
+    with pytest.raises(
+        ConfigError, match=r"learner\.start is .*: the siamese network's layers are"
+    ):
+        experiment.run(dataclasses.replace(still, learner=other), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    _refuses_empty_exemplars(tmp_path / "learnet", tmp_path / "support")
+
+
+def _refuses_empty_exemplars(run: Path, support: Path):
+    for name, pixels in {"a": np.eye(16), "b": np.ones((16, 16))}.items():
+        (support / name).mkdir(parents=True)
+        Image.fromarray(np.uint8(255 * pixels)).save(support / name / "one.png")
+    with pytest.raises(ConfigError, match=r"b/one\.png is empty or of a single colour"):
+        metashot.few_shot(run, support)
+    Image.fromarray(np.uint8(255 * np.eye(16)[::-1])).save(support / "b" / "one.png")
+    classifier = metashot.few_shot(run, support)
+    (answer,) = metashot.classify(classifier, [support / "b" / "one.png"])
+    assert {name for name, _ in answer.ranked} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": Pairs()}, r"train is Pairs.*; Prototypical needs episodes"),
+        ({"learner": Learnet(stream=Stream((2, 3, 4)), predicts=("conv9",))}, "conv1, conv2"),
+        ({"learner": Learnet()}, "pixels are left for layer"),
+        (
+            {"learner": Learnet(stream=Stream((2, 3, 4))), "train": Pairs(exemplars=0)},
+            r"train\.exemplars is 0",
+        ),
+    ],
+)
+def test_pairs_and_layers_that_do_not_fit_are_refused(changes: dict[str, object], said: str):
+    small = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, size=12), **changes)
+    if "pixels" not in said:
+        small = dataclasses.replace(small, data=TINY.data)
+    with pytest.raises(ConfigError, match=said):
+        experiment.build(small)

@@ -16,7 +16,7 @@ from .data import (
     Tfds,
     TinyImageNet,
 )
-from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, RMSProp, Sizes
+from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, Pairs, RMSProp, Sizes
 from .files import ConfigError, as_text, check, installed, read, summary
 from .learners import (
     ANIL,
@@ -25,11 +25,14 @@ from .learners import (
     EfficientNetLite0,
     FineTune,
     Imprinting,
+    Learnet,
     Matching,
     MemoryMatching,
     MetaLSTM,
     NearestEmbedding,
     Prototypical,
+    Siamese,
+    Stream,
 )
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Glyphs",
     "INaturalist",
     "Imprinting",
+    "Learnet",
     "Matching",
     "MemoryMatching",
     "MetaLSTM",
@@ -57,9 +61,12 @@ __all__ = [
     "MixedSizes",
     "NearestEmbedding",
     "Omniglot",
+    "Pairs",
     "Prototypical",
     "RMSProp",
+    "Siamese",
     "Sizes",
+    "Stream",
     "Tfds",
     "TinyImageNet",
     "as_text",

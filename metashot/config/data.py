@@ -40,8 +40,8 @@ class Omniglot:
     """folder of the archives; by default METASHOT_DATA, or what `metashot data prepare` stored"""
     size: int = 28
     """side of a picture in pixels"""
-    split: Literal["tuning", "characters", "alphabets"] = "tuning"
-    """1,028/172/423 characters; 1,200/none/423 characters; 30/none/20 alphabets"""
+    split: Literal["tuning", "characters", "alphabets", "alphabets_tuning"] = "tuning"
+    """1,028/172/423 characters; 1,200/none/423 characters; 30/none/20 or 25/5/20 alphabets"""
     rotations: bool = True
     """turned by 90, 180 and 270 degrees, a character is three more classes"""
     repacked: bool = False

@@ -59,6 +59,8 @@ class SGD:
     """steps between these falls; none by default"""
     new: float = 1.0
     """multiple of the rate for what is not in params["network"]: layers that are trained anew"""
+    weight_decay: float = 0.0
+    """share of a weight that is added to its gradient; biases, gains and offsets have none"""
 
     def build(self, steps: int) -> Any:
         """The optax transformation; the length of the run plays no part."""
@@ -78,7 +80,18 @@ class SGD:
 
         # An update is linear in its rate: a multiple of the rate is a multiple of the update.
         is_new = lambda params: {name: name != "network" for name in params}
-        return optax.chain(optimizer, optax.masked(optax.scale(self.new), is_new))
+        grouped = optax.chain(optimizer, optax.masked(optax.scale(self.new), is_new))
+        if not self.weight_decay:
+            return grouped
+        return optax.chain(optax.add_decayed_weights(self.weight_decay, _weights), grouped)
+
+
+def _weights(params: Any) -> Any:
+    """Which parameters are weights, by their names."""
+    import jax
+
+    others = ("bias", "scale", "shift", "offset", "log_gain")
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in others, params)
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,20 @@ class Sizes:
     """support images a class"""
     query: int = 15
     """query images a class"""
+    scope: Literal["all", "alphabet"] = "all"
+    """draw classes from all, or from one alphabet at a time"""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Of a paired episode, for a learner that tells whether two pictures match."""
+
+    exemplars: int = 16
+    """of which each has queries of its own"""
+    queries: int = 8
+    """of an exemplar; half of them match"""
+    scope: Literal["all", "alphabet"] = "alphabet"
+    """where queries that do not match come from"""
 
 
 @dataclass(frozen=True)
@@ -149,8 +176,8 @@ class Experiment:
     """what is trained"""
     steps: int
     """meta-steps"""
-    train: Sizes | MixedSizes | Batch = field(default=Sizes())
-    """of training episodes, or of plain batches"""
+    train: Sizes | MixedSizes | Batch | Pairs = field(default=Sizes())
+    """of training episodes, of plain batches, or of paired episodes"""
     test: Sizes = field(default=Sizes())
     """of validation and test episodes"""
     meta_batch: int = 1

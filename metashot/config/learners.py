@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from .. import base
+    from .. import base, nets
 
 
 @dataclass(frozen=True)
@@ -293,3 +293,121 @@ class Imprinting:
 
         settings = dict(vars(self), network=self.network.build())
         return imprinting(way=settings.pop("classes"), **settings)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Layers conv1, conv2, ..., of which the last is linear (metashot.nets.stream)."""
+
+    filters: tuple[int, ...] = (16, 64, 512)
+    """of each layer"""
+    window: int = 5
+    """side of the convolutions' filters"""
+
+    def layers(self) -> tuple[nets.Layer, ...]:
+        from ..nets import Layer
+
+        *inner, last = enumerate(self.filters, 1)
+        return (
+            *(Layer(f"conv{i}", filters, self.window, pool=True) for i, filters in inner),
+            Layer(f"conv{last[0]}", last[1], relu=False),
+        )
+
+    def build(self) -> base.Network:
+        from ..nets import stream
+
+        return stream(self.layers())
+
+
+@dataclass(frozen=True)
+class Siamese:
+    """Siamese networks (metashot.siamese)."""
+
+    network: Conv4 | EfficientNetLite0 | Stream = field(default=Stream())
+    """embeds the pictures"""
+    shared: bool = True
+    """one network for exemplars and queries, or two"""
+    comparison: Literal["inner_product", "euclidean", "weighted_l1", "signed_l1"] = "weighted_l1"
+    """of embeddings"""
+    learn_gain: bool = True
+    """learn what the first two are multiplied by"""
+    learn_offset: bool = True
+    """learn what is added to a score"""
+    calibrate: bool = False
+    """start with a mean score of 0"""
+    kshot: Literal["mean", "max"] = "mean"
+    """what several exemplars of a class make together"""
+    bn_new_weight: float = 0.1
+    """weight of an episode's batch statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.siamese import siamese
+
+        return siamese(**dict(vars(self), network=self.network.build(), way=way))
+
+
+@dataclass(frozen=True)
+class Learnet:
+    """Learnets (metashot.learnet) and the siamese networks that they are compared with.
+
+    Two switches, architecture and comparison, make all of table 1 of Bertinetto et al. (2016).
+    """
+
+    architecture: Literal[
+        "siamese_shared", "siamese_unshared", "siamese_factorised", "siamese_learnet", "learnet"
+    ] = "learnet"
+    """one stream for both pictures, two, two factorised, one whose layer is predicted, or a
+    single stream whose layer and comparison are predicted"""
+    comparison: Literal["inner_product", "euclidean", "weighted_l1", "signed_l1"] = "weighted_l1"
+    """of embeddings"""
+    stream: Stream = field(default=Stream())
+    """the layers"""
+    predicts: tuple[str, ...] = ("conv2",)
+    """names of the layers that are predicted, or factorised"""
+    factorised: bool = True
+    """predict filters of factorised layers, or all of a plain layer"""
+    inner_width: int | None = None
+    """of factorised layers; as many as a layer's filters by default"""
+    predict_bias: bool = False
+    """predict these layers' biases too"""
+    gamma_head: Literal["shared_trunk", "from_filters", "own_net"] = "shared_trunk"
+    """where a learnet takes from what a query is compared with"""
+    gamma_predicts: Literal["centre", "centre_and_weights"] = "centre"
+    """predict the weights of the comparison too"""
+    head_scale: float = 1.0
+    """multiple of what the learnet's heads say, before their bias"""
+    init_std: float | None = None
+    """deviation of all weights at the start; that of He et al. (2015) by default"""
+    w_bias_init: Literal["zeros", "centre"] = "zeros"
+    """start of the bias of predicted filters"""
+    learn_gain: bool = True
+    """learn what the first two comparisons are multiplied by"""
+    learn_offset: bool = True
+    """learn what is added to a score"""
+    calibrate: bool = False
+    """start with a mean score of 0"""
+    kshot: Literal["mean", "max"] = "mean"
+    """what several exemplars of a class make together"""
+    start: str | None = None
+    """folder of a run of siamese_factorised with the same layers, that a learnet begins as"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.learnet import learnet
+        from ..learners.siamese import siamese
+        from ..nets import stream
+
+        layers, own = self.stream.layers(), dict(vars(self))
+        for name in ("architecture", "stream", "start"):
+            own.pop(name)
+        if self.architecture in ("siamese_learnet", "learnet"):
+            return learnet(
+                **own, layers=layers, way=way, single_stream=self.architecture == "learnet"
+            )
+        factorised = self.predicts if self.architecture == "siamese_factorised" else ()
+        network = stream(
+            layers, factorised=factorised, inner_width=self.inner_width, std=self.init_std
+        )
+        names = ("comparison", "learn_gain", "learn_offset", "calibrate", "kshot")
+        settings = {name: own[name] for name in names}
+        shared = self.architecture == "siamese_shared"
+        return siamese(network=network, way=way, shared=shared, **settings)

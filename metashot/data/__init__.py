@@ -20,7 +20,7 @@ from .inaturalist import inaturalist
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
 from .omniglot_runs import omniglot_runs
-from .pairs import pairs, problems
+from .pairs import paired, pairs, problems
 from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
 
@@ -46,6 +46,7 @@ __all__ = [
     "mini_imagenet",
     "omniglot",
     "omniglot_runs",
+    "paired",
     "pairs",
     "prepare_omniglot",
     "problems",

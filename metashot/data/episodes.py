@@ -12,7 +12,7 @@ import numpy as np
 from ..base import Array, Episode, Examples, PyTree
 from .augmentation import augment
 from .dataset import ClassImages, Dataset, Prepare
-from .families import Families, Scope, drawn_place, families
+from .families import Families, Scope, drawn_place, families, impossible_families
 
 Size = int | tuple[int, int]  # a fixed number, or the (smallest, largest) of a drawn one
 
@@ -131,7 +131,7 @@ def episodes(
         >>> source.sample(jax.random.key(0), source.arrays).query.inputs.shape
         (6, 8, 8, 1)
     """
-    problem = impossible_sizes(dataset, way=way, shot=shot, query=query)
+    problem = impossible_sizes(dataset, way=way, shot=shot, query=query, scope=scope)
     if problem:
         raise ValueError(problem)
     among = None if scope == "all" else families(dataset, scope, _largest(way))
@@ -184,7 +184,9 @@ def batches(dataset: Dataset, *, size: int = 64, shift: int = 0, flip: bool = Fa
     return Episodes(dataset.arrays, sample, dataset.prepare)
 
 
-def impossible_sizes(dataset: Dataset, *, way: Size, shot: Size, query: int) -> str | None:
+def impossible_sizes(
+    dataset: Dataset, *, way: Size, shot: Size, query: int, scope: Scope = "all"
+) -> str | None:
     """What is wrong with these sizes for this data set, in a sentence; None if nothing is."""
     for name, size in {"way": way, "shot": shot, "query": query}.items():
         low, high = (size, size) if isinstance(size, int) else size
@@ -199,4 +201,4 @@ def impossible_sizes(dataset: Dataset, *, way: Size, shot: Size, query: int) -> 
             f"shot + query is {_largest(shot)} + {query}, but the smallest class has only "
             f"{dataset.smallest} images"
         )
-    return None
+    return None if scope == "all" else impossible_families(dataset, scope, _largest(way))

@@ -35,12 +35,10 @@ def families(dataset: Dataset, scope: Scope, least: int) -> Families:
     Raises:
         ValueError: no groups, or no family that is large enough.
     """
-    if scope == "alphabet" and not dataset.groups:
-        raise ValueError(
-            "scope is 'alphabet', but the data name no groups of classes; scope='all' takes all "
-            "classes for one"
-        )
-    groups = dataset.groups if scope == "alphabet" else ("",) * dataset.classes
+    problem = impossible_families(dataset, scope, least)
+    if problem:
+        raise ValueError(problem)
+    groups = _groups(dataset, scope)
     kept, first, size = list[int](), list[int](), list[int]()
     for group in dict.fromkeys(groups):
         classes = [c for c, name in enumerate(groups) if name == group]
@@ -48,12 +46,26 @@ def families(dataset: Dataset, scope: Scope, least: int) -> Families:
             first += [len(kept)] * len(classes)
             size += [len(classes)] * len(classes)
             kept += classes
-    if not kept:
-        raise ValueError(
-            f"{least} classes are needed of one alphabet, but the largest of the data has only "
-            f"{max(groups.count(group) for group in set(groups))}"
-        )
     return Families(*(np.array(part, np.int32) for part in (kept, first, size)))
+
+
+def impossible_families(dataset: Dataset, scope: Scope, least: int) -> str | None:
+    """Why there are none, in a sentence; None if there are."""
+    groups = _groups(dataset, scope)
+    if not groups:
+        return (
+            "scope is 'alphabet', but the data name no groups of classes; scope 'all' takes all "
+            "classes for one"
+        )
+    most = max(groups.count(group) for group in set(groups))
+    if most < least:
+        return f"scope is {scope!r}, which gives at most {most} classes where {least} are needed"
+    return None
+
+
+def _groups(dataset: Dataset, scope: Scope) -> tuple[str, ...]:
+    """The family of each class."""
+    return dataset.groups if scope == "alphabet" else ("",) * dataset.classes
 
 
 def drawn_place(uniform: Array, among: Families) -> Array:

@@ -34,7 +34,9 @@ URL = "https://github.com/brendenlake/omniglot/raw/master/python"
 DRAWERS = 20
 SIDE = 105  # pixels, of the original drawings
 
-Split = Literal["tuning", "characters", "alphabets"]
+Split = Literal["tuning", "characters", "alphabets", "alphabets_tuning"]
+# The background alphabets for choosing: Omniglot's "background small 1".
+SMALL = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
 
 
 class Archive(NamedTuple):
@@ -75,7 +77,7 @@ def omniglot(
         source, size, repacked: as for `prepare_omniglot`.
         split: "tuning" is the published 1,028 / 172 / 423 characters; "characters" trains on its
             1,200 and has no val; "alphabets" trains on the 30 background alphabets and tests on
-            the 20 evaluation alphabets, without val.
+            the 20 evaluation alphabets, without val; "alphabets_tuning" has 5 of the 30 for val.
         rotations: each character also turned by 90, 180 and 270 degrees, as further classes.
 
     Returns:
@@ -94,10 +96,14 @@ def omniglot(
         chosen = select(everything, [number[name] for name in names])
         return with_rotations(chosen) if rotations else chosen
 
-    if split == "alphabets":
+    if split.startswith("alphabets"):
         border = ARCHIVES[0].characters
-        names = list(everything.names)
-        return Splits(part(names[:border]), None, part(names[border:]))
+        background, evaluation = everything.names[:border], everything.names[border:]
+        held_out = [name for name in background if name.split("/")[0] in SMALL]
+        if split == "alphabets":
+            return Splits(part([*background]), None, part([*evaluation]))
+        trained = [name for name in background if name not in held_out]
+        return Splits(part(trained), part(held_out), part([*evaluation]))
     train, val, test = map(_published, ("train", "val", "test"))
     if split == "characters":
         return Splits(part(train + val), None, part(test))

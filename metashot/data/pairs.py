@@ -6,6 +6,8 @@ candidates that shows what the exemplar shows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from ..base import Array, Episode, Examples
 from .dataset import ClassImages, Dataset, Prepare
 from .episodes import Episodes
-from .families import Families, Scope, drawn_place, families
+from .families import Families, Scope, drawn_place, families, impossible_families
 
 
 def pairs(
@@ -42,7 +44,7 @@ def pairs(
         >>> episode.support.inputs.shape, episode.query.inputs.shape
         ((4, 8, 8, 1), (4, 2, 8, 8, 1))
     """
-    problem = impossible_pairs(dataset, exemplars=exemplars, queries=queries)
+    problem = impossible_pairs(dataset, exemplars=exemplars, queries=queries, scope=scope)
     if problem:
         raise ValueError(problem)
     p, q = exemplars, queries
@@ -80,7 +82,8 @@ def problems(
     Raises:
         ValueError: sizes under 1, a class of one image, no alphabet of `way` classes.
     """
-    problem = impossible_pairs(dataset, way=way, exemplars=exemplars)
+    sizes = {"way": way, "exemplars": exemplars}
+    problem = impossible_pairs(dataset, **sizes, scope=scope, least=way)
     if problem:
         raise ValueError(problem)
     arrays = dataset.arrays, families(dataset, scope, way)
@@ -105,14 +108,59 @@ def problems(
     return Episodes(arrays, sample, dataset.prepare)
 
 
-def impossible_pairs(dataset: Dataset, **sizes: int) -> str | None:
+def paired(exemplars: Any, queries: Any, match: Any) -> Episode:
+    """Pictures of one's own as a paired episode.
+
+    Args:
+        exemplars: [p, H, W, C] float, as the learner was trained on.
+        queries: [p, q, H, W, C], those of each exemplar.
+        match: [p, q], 1 where a query shows what its exemplar shows, 0 where it does not, -1 where
+            that is not known, which counts for nothing.
+
+    Raises:
+        ValueError: pictures of different sizes or channels, a constant exemplar, other labels.
+
+    Example:
+        >>> z, x = np.eye(4)[None, ..., None], np.ones((1, 2, 4, 4, 1))
+        >>> paired(z, x, np.array([[1, 0]])).query.mask.shape
+        (1, 2)
+    """
+    z, x, targets = map(np.asarray, (exemplars, queries, match))
+    if z.ndim != 4 or x.ndim != 5 or (x.shape[0], *x.shape[2:]) != z.shape:
+        raise ValueError(
+            f"exemplars {list(z.shape)} and queries {list(x.shape)} do not fit: give [p, H, W, C] "
+            "and [p, q, H, W, C], all of one size and number of channels"
+        )
+    empty = constant(z)
+    if len(empty):
+        raise ValueError(
+            f"exemplar {empty[0]} is empty or constant, so there is nothing to match: give a "
+            "picture with something on it"
+        )
+    if targets.shape != x.shape[:2] or not np.isin(targets, (-1, 0, 1)).all():
+        raise ValueError(
+            f"match {list(targets.shape)} holds {np.unique(targets).tolist()[:4]}; give "
+            f"{list(x.shape[:2])} labels, 1 (match), 0 (no match) or -1 (not known)"
+        )
+    support = Examples(jnp.asarray(z), jnp.arange(len(z)), jnp.ones(len(z), bool))
+    labels = jnp.asarray(targets, jnp.int32)
+    return Episode(support, Examples(jnp.asarray(x), labels, jnp.ones(labels.shape, bool)))
+
+
+def constant(images: np.ndarray) -> np.ndarray:
+    """Which of images [n, H, W, C] have the same value everywhere."""
+    flat = images.reshape(len(images), -1)
+    return np.flatnonzero(flat.min(1) == flat.max(1))
+
+
+def impossible_pairs(dataset: Dataset, *, scope: Scope, least: int = 2, **sizes: int) -> str | None:
     """What is wrong with these sizes for this data set, in a sentence; None if nothing is."""
     for name, size in sizes.items():
         if size < 1:
             return f"{name} is {size}; it is at least 1"
     if dataset.smallest < 2:
-        return "a pair that matches is two images, but the smallest class has only 1"
-    return None
+        return "exemplars and their matches are two images, but the smallest class has only 1"
+    return impossible_families(dataset, scope, least)
 
 
 def _another(uniform: Array, one: Array, count: Array) -> Array:

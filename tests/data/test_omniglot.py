@@ -113,8 +113,18 @@ def test_the_alphabets_split_is_that_of_the_archives(source: Path):
     assert omniglot(source, split="alphabets", rotations=False).test.classes == 2
 
 
+def test_some_background_alphabets_may_be_for_choosing(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(MODULE, "SMALL", ("background_Alpha",))
+    train, val, test = omniglot(source, split="alphabets_tuning", rotations=False)
+    assert val is not None
+    assert val.names == ("background_Alpha/character01",)
+    assert (set(train.groups), train.classes, test.classes) == ({"background_Beta_(late)"}, 2, 2)
+
+
 def test_an_unknown_split_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'random'.* tuning, characters, alphabets"):
+    with pytest.raises(ValueError, match=r"'random'.* tuning, characters, alphabets, alph"):
         omniglot(split="random")  # pyright: ignore[reportArgumentType]
 
 
@@ -264,6 +274,8 @@ def test_real_counts():
     alphabets = omniglot(rotations=False, split="alphabets")
     assert classes(alphabets) == [964, None, 659]
     assert [len(set(part.groups)) for part in alphabets if part] == [30, 20]
+    parts = omniglot(split="alphabets_tuning", rotations=False)
+    assert [part.classes for part in parts if part] == [964 - 136, 136, 659]
     everything = prepare_omniglot()
     assert everything.arrays.images.shape == (32_460, 28, 28, 1)
     np.testing.assert_array_equal(everything.drawers, np.tile(np.arange(1, 21), 1623))

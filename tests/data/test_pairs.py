@@ -11,7 +11,16 @@ import pytest
 from scipy import stats
 
 from metashot.base import Episode
-from metashot.data import Dataset, Episodes, episode_key, episodes, from_arrays, pairs, problems
+from metashot.data import (
+    Dataset,
+    Episodes,
+    episode_key,
+    episodes,
+    from_arrays,
+    paired,
+    pairs,
+    problems,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -122,15 +131,43 @@ def test_small_alphabets_are_left_out() -> None:
         (lambda: pairs(dataset(), queries=0), "queries is 0; it is at least 1"),
         (lambda: problems(dataset(), way=0), "way is 0; it is at least 1"),
         (lambda: pairs(dataset((2, 1), ("a", "a"))), "the smallest class has only 1"),
-        (lambda: pairs(dataset(groups=())), "the data name no groups of classes; scope='all'"),
+        (lambda: pairs(dataset(groups=())), "the data name no groups of classes; scope 'all'"),
         (
             lambda: problems(dataset(), way=4),
-            "4 classes are needed of one alphabet, but the largest of the data has only 3",
+            "scope is 'alphabet', which gives at most 3 classes where 4 are needed",
         ),
-        (lambda: pairs(dataset((2,), ("a",)), scope="all"), "2 classes are needed of one"),
-        (lambda: episodes(dataset(), way=4, query=1, scope="alphabet"), "4 classes are needed"),
+        (
+            lambda: pairs(dataset((2,), ("a",)), scope="all"),
+            "scope is 'all', which gives at most 1",
+        ),
+        (
+            lambda: episodes(dataset(), way=4, query=1, scope="alphabet"),
+            "at most 3 classes where 4",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(make: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"queries": np.zeros((2, 3, 5, 4, 1))}, r"exemplars \[2, 4, 4, 1\] and queries \[2, 3, 5"),
+        ({"queries": np.zeros((2, 3, 4, 4, 3))}, "number of channels"),
+        ({"exemplars": np.stack([np.eye(4), np.ones((4, 4))])[..., None]}, "exemplar 1 is empty"),
+        ({"match": np.full((2, 3), 2)}, r"holds \[2\]; give \[2, 3\] labels, 1 \(match\)"),
+        ({"match": np.zeros((2, 2))}, r"give \[2, 3\] labels"),
+    ],
+)
+def test_pictures_of_ones_own_make_a_paired_episode(changes: dict[str, Any], said: str) -> None:
+    given: Any = {
+        "exemplars": np.stack([np.eye(4)] * 2)[..., None],
+        "queries": np.zeros((2, 3, 4, 4, 1)),
+        "match": np.array([[1, 0, -1]] * 2),
+    }
+    episode = paired(**given)
+    np.testing.assert_array_equal(episode.query.targets, given["match"])
+    with pytest.raises(ValueError, match=said):
+        paired(**{**given, **changes})
