@@ -1,6 +1,6 @@
 """Data sets of classes of images, and the episodes drawn from them."""
 
-from .augmentation import augment, copies, four_views
+from .augmentation import augment, copies, four_views, redraw
 from .caltech101 import caltech101
 from .cub import cub
 from .dataset import (
@@ -50,6 +50,7 @@ __all__ = [
     "pairs",
     "prepare_omniglot",
     "problems",
+    "redraw",
     "rotations",
     "sample_episode",
     "select",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +39,79 @@ def augment(key: Array, images: Array, *, shift: int = 0, flip: bool = False) ->
         rows = jnp.clip(jnp.arange(height) + moves[0][:, None], 0, height - 1)  # [n, H]
         columns = jnp.clip(jnp.arange(width) + moves[1][:, None], 0, width - 1)
         images = jax.vmap(lambda x, i, j: x[i][:, j])(images, rows, columns)
+    return images
+
+
+def redraw(
+    key: Array,
+    drawings: Array,
+    *,
+    rotation: float = 0.0,
+    shear: float = 0.0,
+    scale: float = 0.0,
+    shift: float = 0.0,
+    stroke: float = 0.0,
+) -> Array:
+    """Each drawing as another hand might have drawn it; every number is evenly drawn.
+
+    Args:
+        key: a random key.
+        drawings: [n, H, W, C] float, ink 1 on paper 0; what comes in from outside is paper.
+        rotation: degrees, at most, to either side.
+        shear: how far a column slants, over its height.
+        scale: logarithm of the height, and of the width by itself.
+        shift: share of a side, down and to the right.
+        stroke: how far ink grows to its neighbours (1 is a whole pixel), or shrinks.
+
+    Returns:
+        Drawings of the same shape and dtype.
+    """
+    most = [rotation * jnp.pi / 180, shear, scale, scale, shift, shift, stroke]
+    draws = jax.random.uniform(key, (7, len(drawings)), drawings.dtype, -1)
+    angle, slant, height, width, down, right, pen = draws * jnp.array(most, drawings.dtype)[:, None]
+    cos, sin, tall, wide = jnp.cos(angle), jnp.sin(angle), jnp.exp(height), jnp.exp(width)
+    # Where a pixel of the new drawing was in the old one: turned, then slanted, then stretched.
+    rows = [[cos * tall, -sin * wide], [sin * tall + cos * tall * slant, cos * wide]]
+    matrices = jnp.moveaxis(jnp.array(rows), -1, 0)  # [n, 2, 2]
+    sides = jnp.array(drawings.shape[1:3], drawings.dtype)
+    moved = _affine(drawings, matrices, jnp.stack([down, right], -1) * sides)
+    if not stroke:
+        return moved
+    pen = pen[:, None, None, None]
+    grown = [_extreme(jnp.maximum, moved), _extreme(jnp.minimum, moved)]
+    return jnp.where(pen > 0, moved + pen * (grown[0] - moved), moved - pen * (grown[1] - moved))
+
+
+def _affine(images: Array, matrices: Array, shifts: Array) -> Array:
+    """New pixel y is the old one at M (y - c) + c + s about the middle c, between pixels linear."""
+    height, width = images.shape[1:3]
+    middle = (jnp.array([height, width], images.dtype) - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
+    places = jnp.einsum("nij,hwj->nhwi", matrices, grid - middle) + (middle + shifts)[:, None, None]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    places = jnp.clip(places + 1, 0, jnp.array([height + 1, width + 1]) - 1e-4)
+    low = jnp.floor(places).astype(jnp.int32)
+    part = (places - low)[..., None, :]  # [n, H, W, 1, 2]
+
+    def at(image: Array, down: int, right: int, low: Array) -> Array:
+        return image[low[..., 0] + down, low[..., 1] + right]
+
+    total = jnp.zeros_like(images)
+    for down in (0, 1):
+        for right in (0, 1):
+            corner = jax.vmap(lambda image, low, d=down, r=right: at(image, d, r, low))(padded, low)
+            weight = jnp.where(jnp.array([down, right]) == 1, part, 1 - part).prod(-1)
+            total += weight * corner
+    return total
+
+
+def _extreme(of: Any, images: Array) -> Array:
+    """The largest or smallest of each pixel and its eight neighbours; the edge is repeated."""
+    for axis in (1, 2):
+        size = images.shape[axis]
+        padded = jnp.pad(images, [(int(a == axis),) * 2 for a in range(4)], mode="edge")
+        parts = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3))
+        images = functools.reduce(of, parts)
     return images
 
 
