@@ -152,9 +152,9 @@ def run(
         ConfigError: before anything is written.
     """
     folder = Path(workdir)
-    _refuse_folder(folder, resume)
+    refuse_folder(folder, resume)
     if resume:
-        _refuse_changes(read_config(folder), config)
+        refuse_changes(read_config(folder), config)
     text = configs.as_text(config)
     parts = build(config)
     if isinstance(config.learner, Learnet) and config.learner.start and not resume:
@@ -243,7 +243,7 @@ def compare(
     )
 
 
-def _refuse_folder(folder: Path, resume: bool) -> None:
+def refuse_folder(folder: Path, resume: bool) -> None:
     started = (folder / "config.py").exists()
     if resume and not started:
         raise ConfigError(f"{folder} holds no run to resume; leave --resume out to start one")
@@ -257,7 +257,7 @@ def _refuse_folder(folder: Path, resume: bool) -> None:
         raise ConfigError(f"workdir {folder} cannot be written; --workdir names another")
 
 
-def _refuse_changes(before: Experiment, now: Experiment) -> None:
+def refuse_changes(before: Experiment, now: Experiment) -> None:
     """A run goes on as it began; only its length and how it is watched may change."""
     for name in ("data", "learner", "train", "meta_batch", "optimizer", "seed"):
         if getattr(before, name) != getattr(now, name):
@@ -293,9 +293,9 @@ def sweep(
         ConfigError: before anything is written.
     """
     folder = Path(workdir)
-    _refuse_folder(folder, resume)
+    refuse_folder(folder, resume)
     if resume:
-        _refuse_changes(read_config(folder), config)
+        refuse_changes(read_config(folder), config)
     test = episodes(build(config).splits.test, **vars(config.test))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", configs.as_text(config))

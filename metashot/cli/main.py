@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "write a classifier as one file that needs jax, but not metashot",
     "plot": "draw a run, and an episode with its answers",
     "sweep": "train and test one run a seed",
+    "search": "train with numbers drawn at random, and rank them by validation",
     "data": "prepare a data set, or look at it",
     "bench": "how fast training and evaluation run here, and beside PyTorch",
     "configs": "list the installed configs",

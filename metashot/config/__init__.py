@@ -17,7 +17,7 @@ from .data import (
     TinyImageNet,
 )
 from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, Pairs, RMSProp, Sizes
-from .files import ConfigError, as_text, check, installed, read, summary
+from .files import ConfigError, Ranges, as_text, check, installed, ranges, read, summary
 from .learners import (
     ANIL,
     MAML,
@@ -64,6 +64,7 @@ __all__ = [
     "Pairs",
     "Prototypical",
     "RMSProp",
+    "Ranges",
     "Siamese",
     "Sizes",
     "Stream",
@@ -72,6 +73,7 @@ __all__ = [
     "as_text",
     "check",
     "installed",
+    "ranges",
     "read",
     "summary",
 ]

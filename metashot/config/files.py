@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from .experiment import Experiment, Sizes
 
+Ranges = dict[str, tuple[float, float]]  # the least and most of numbers, by dotted names
+
 
 class ConfigError(ValueError):
     """A configuration that cannot run: what is wrong, in which field, and what would do."""
@@ -39,18 +41,7 @@ def read(name_or_path: str | Path) -> Experiment:
     Raises:
         ConfigError: no such name or file, a file without get_config, a field that does not exist.
     """
-    known = installed()
-    if str(name_or_path) in known:
-        path = known[str(name_or_path)]
-    else:
-        path = Path(name_or_path)
-        if not path.is_file():
-            close = difflib.get_close_matches(str(name_or_path), known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(
-                f"there is no config {name_or_path}: {hint}installed are {', '.join(known)}; "
-                "or give the path of a file"
-            )
+    path = _path(name_or_path)
     try:
         namespace = runpy.run_path(str(path))
         if not callable(namespace.get("get_config")):
@@ -67,6 +58,37 @@ def read(name_or_path: str | Path) -> Experiment:
         raise ConfigError(f"{path}: get_config() returns {kind}, not an Experiment")
     check(config)
     return config
+
+
+def ranges(name_or_path: str | Path) -> Ranges:
+    """What a configuration's get_ranges() gives to `metashot search`.
+
+    Raises:
+        ConfigError: no such name or file, a file without get_ranges.
+    """
+    path = _path(name_or_path)
+    namespace = runpy.run_path(str(path))
+    if not callable(namespace.get("get_ranges")):
+        raise ConfigError(
+            f"{path} has no function get_ranges(); it returns what to draw by dotted names, "
+            'such as {"optimizer.rate": (1e-4, 1e-1)}'
+        )
+    return namespace["get_ranges"]()
+
+
+def _path(name_or_path: str | Path) -> Path:
+    known = installed()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    path = Path(name_or_path)
+    if not path.is_file():
+        close = difflib.get_close_matches(str(name_or_path), known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"there is no config {name_or_path}: {hint}installed are {', '.join(known)}; "
+            "or give the path of a file"
+        )
+    return path
 
 
 def _explain(error: TypeError) -> str:
