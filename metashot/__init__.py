@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
     from .learners.hausdorff import hausdorff
     from .learners.imprinting import grow, imprint, imprinting, random_columns, remove_class
-    from .learners.learnet import from_siamese, learnet
+    from .learners.learnet import filter_responses, from_siamese, learnet
     from .learners.maml import anil, maml
     from .learners.matching import matching
     from .learners.memory_matching import memory_matching
@@ -94,7 +94,7 @@ _HOMES = {
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
     "learners.hausdorff": ("hausdorff",),
     "learners.imprinting": ("grow", "imprint", "imprinting", "random_columns", "remove_class"),
-    "learners.learnet": ("from_siamese", "learnet"),
+    "learners.learnet": ("filter_responses", "from_siamese", "learnet"),
     "learners.maml": ("anil", "maml"),
     "learners.matching": ("matching",),
     "learners.memory_matching": ("memory_matching",),
@@ -134,6 +134,7 @@ __all__ = [
     "evaluate_each",
     "export",
     "few_shot",
+    "filter_responses",
     "fine_tune",
     "forget",
     "from_siamese",

@@ -134,7 +134,6 @@ def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) ->
         ValueError: targets that are not classes, or logits of another shape.
     """
     from matplotlib import colormaps
-    from matplotlib.patches import Rectangle
 
     support, query = example.support, example.query
     scores = np.asarray(logits)
@@ -151,22 +150,17 @@ def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) ->
     figure = _figure(0.56 * (width + 0.6), 0.56 * ROW * way + 0.4)
     axes = figure.subplots()
 
-    def tile(x: float, y: float, inputs: Array, color: Any, line: float) -> None:
-        pixels = np.clip((np.asarray(inputs) - prepare.offset) / prepare.scale / 255, 0, 1)
-        picture = pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
-        axes.imshow(picture, extent=(x, x + TILE, y + TILE, y), cmap="gray", vmin=0, vmax=1)
-        axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, ec=color, lw=line))
-
     right = counted = 0
     for c in range(way):
         y = ROW * c
         axes.text(-0.3, y + TILE / 2, str(c + 1), color=colors[c], weight="bold", va="center")
         for i, row in enumerate(shown[0][c]):
-            tile(PITCH * i, y, support.inputs[row], colors[c], 1.8)
+            _tile(axes, PITCH * i, y, support.inputs[row], prepare, colors[c], 1.8)
         for i, row in enumerate(shown[1][c]):
             x, answer, counted = start + PITCH * i, answers[row], counted + 1
             right += int(answer == c)
-            tile(x, y, query.inputs[row], RIGHT if answer == c else WRONG, 1.2)
+            color = RIGHT if answer == c else WRONG
+            _tile(axes, x, y, query.inputs[row], prepare, color, 1.2)
             if answer != c:
                 said = {"color": colors[answer], "weight": "bold", "size": 8}
                 axes.text(x + TILE / 2, y - 0.06, str(answer + 1), ha="center", **said)
@@ -174,6 +168,110 @@ def episode(example: Episode, logits: Array, *, prepare: Prepare = Prepare()) ->
     axes.axis("off")
     share = f", {100 * right / counted:.1f} %" if counted else ""
     axes.set_title(f"{right} of {counted} queries right{share}", fontsize=11)
+    return figure
+
+
+def matches(
+    example: Episode, scores: Array, *, prepare: Prepare = Prepare(), most: int = 10
+) -> Figure:
+    """Matching problems, a row each: the exemplar, and right of the gap its best candidates.
+
+    Candidates stand by their scores, which are written below them, the best first; the match is
+    framed green, and red a better one that is none. A match that is not among the best is shown
+    last, with its place.
+
+    Args:
+        example: a paired episode, exemplars [p, H, W, C], candidates [p, q, H, W, C] and targets
+            [p, q].
+        scores: [p, q].
+        prepare: of the data set; undone, so that pictures look as they were stored.
+        most: candidates of a row.
+
+    Raises:
+        ValueError: an episode that is not paired, or scores of another shape.
+    """
+    scored, right = np.asarray(scores), np.asarray(example.query.targets) > 0
+    if right.ndim != 2 or scored.shape != right.shape:
+        raise ValueError(
+            f"scores {list(scored.shape)} do not fit targets {list(right.shape)}; matches are "
+            "drawn of a paired episode, with scores and targets [exemplars, candidates]"
+        )
+    problems, shown = len(scored), min(most, scored.shape[1])
+    start, row = PITCH + 0.35, 1.36
+    figure = _figure(0.62 * (start + PITCH * shown + 0.2), 0.62 * row * problems + 0.5)
+    axes = figure.subplots()
+    first = 0
+    for i in range(problems):
+        y, order = row * i, np.argsort(-scored[i], kind="stable")
+        place = int(np.flatnonzero(right[i][order])[0])
+        first += place == 0
+        kept = order[:shown] if place < shown else np.append(order[: shown - 1], order[place])
+        _tile(axes, 0, y, example.support.inputs[i], prepare, "black", 1.6)
+        for j, candidate in enumerate(kept):
+            x, matched = start + PITCH * j, right[i, candidate]
+            color, line = (RIGHT, 2.0) if matched else (WRONG if j < place else "#bbbbbb", 0.9)
+            _tile(axes, x, y, example.query.inputs[i, candidate], prepare, color, line)
+            told = f"{scored[i, candidate]:.1f}".replace("-", "\N{MINUS SIGN}")
+            told += f"  (#{place + 1})" if matched and j < place else ""
+            ink = RIGHT if matched else "#444444"
+            axes.text(x + TILE / 2, y + TILE + 0.05, told, color=ink, size=8, ha="center", va="top")
+    axes.set(xlim=(-0.1, start + PITCH * shown), ylim=(row * problems, -0.1), aspect="equal")
+    axes.axis("off")
+    axes.set_title(f"{first} of {problems} matches have the best score", fontsize=11)
+    return figure
+
+
+def predicted_filters(
+    exemplars: Array,
+    picture: Array,
+    filters: Array,
+    maps: Array,
+    *,
+    prepare: Prepare = Prepare(),
+    most: int = 7,
+) -> Figure:
+    """What a learnet predicts from several exemplars, and what that sees in one picture.
+
+    A row an exemplar: filters of the channels whose maps differ most between exemplars, and what
+    these see. Red is above 0, blue below; a column of maps has one scale, a row of filters too.
+
+    Args:
+        exemplars: [p, H, W, C].
+        picture: [H, W, C], that all look at.
+        filters: [p, h, w, D].
+        maps: [p, H', W', D], as `metashot.filter_responses` gives them.
+        prepare: of the data set.
+        most: channels that are drawn.
+    """
+    w, seen = np.asarray(filters), np.asarray(maps)
+    spread = seen.std(0).mean((0, 1)) / np.maximum(np.abs(seen).mean((0, 1, 2)), 1e-12)
+    strong = np.abs(seen).mean((0, 1, 2)) >= np.median(np.abs(seen).mean((0, 1, 2)))
+    channels = np.argsort(-np.where(strong, spread, -1), kind="stable")[:most]
+    count, shown = len(exemplars), len(channels)
+    filters_at, maps_at = 1.35, 1.35 + PITCH * shown + 0.35
+    width = maps_at + PITCH * shown
+    figure = _figure(0.62 * (width + 0.3), 0.62 * (PITCH * (count + 1) + 1.6))
+    axes = figure.subplots()
+
+    def signed(x: float, y: float, values: NDArray[Any], most: float) -> None:
+        extent = (x, x + TILE, y + TILE, y)
+        axes.imshow(values, extent=extent, cmap="RdBu_r", vmin=-most, vmax=most)
+
+    top = PITCH + 0.75
+    _tile(axes, maps_at, 0, picture, prepare, "black", 1.6)
+    heads = {0: "exemplar", filters_at: "predicted filters", maps_at: "what they see"}
+    for x, head in heads.items():
+        axes.text(x, top - 0.12, head, size=9, va="bottom")
+    axes.text(maps_at + PITCH, TILE / 2, "the picture that all look at", size=9, va="center")
+    for i in range(count):
+        y, most_of_row = top + PITCH * i, np.abs(w[i][..., channels]).max()
+        _tile(axes, 0, y, exemplars[i], prepare, "black", 1.6)
+        for j, channel in enumerate(channels):
+            signed(filters_at + PITCH * j, y, w[i][..., channel], most_of_row)
+            most_of_column = np.abs(seen[..., channel]).max()
+            signed(maps_at + PITCH * j, y, seen[i][..., channel], most_of_column)
+    axes.set(xlim=(-0.1, width), ylim=(top + PITCH * count, -0.1), aspect="equal")
+    axes.axis("off")
     return figure
 
 
@@ -250,6 +348,18 @@ def speed(rows: list[dict[str, Any]]) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     _plain(axes)
     return figure
+
+
+def _tile(
+    axes: Axes, x: float, y: float, inputs: Array, prepare: Prepare, color: Any, line: float
+) -> None:
+    """A picture [H, W, C] as it was stored, in a frame."""
+    from matplotlib.patches import Rectangle
+
+    pixels = np.clip((np.asarray(inputs) - prepare.offset) / prepare.scale / 255, 0, 1)
+    picture = pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
+    axes.imshow(picture, extent=(x, x + TILE, y + TILE, y), cmap="gray", vmin=0, vmax=1)
+    axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, ec=color, lw=line))
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import metashot
 from metashot import Episode, Examples, plots
 from metashot.data import INK
 
@@ -166,3 +167,38 @@ def test_embeddings_of_apart_classes_stay_apart_in_the_plane():
     apart = np.linalg.norm(places[:, None] - places, axis=-1)
     np.fill_diagonal(apart, np.inf)
     assert (classes[apart.argmin(1)] == classes).all()
+
+
+def test_matches_stand_by_their_scores():
+    candidates = np.arange(12, dtype=np.float32).reshape(2, 6, 1, 1, 1) / 12
+    match = np.zeros((2, 6), int)
+    match[0, 4], match[1, 0] = 1, 1
+    example = metashot.data.paired(
+        np.tile(np.eye(3, dtype=np.float32)[..., None], (2, 1, 1, 1)),
+        np.broadcast_to(candidates, (2, 6, 3, 3, 1)),
+        match,
+    )
+    scores = np.array([[0.0, 3, 1, 2, 9, 5], [-4.0, 3, 1, 2, 9, 5]])
+    (axes,) = plots.matches(example, scores, most=4).axes
+    shown = [round(12 * float(image.get_array()[0, 0])) for image in axes.images]
+    assert shown == [12, 4, 5, 1, 3, 12, 10, 11, 7, 6]  # the last is the match, in place 6
+    frames = [to_hex(p.get_edgecolor()) for p in axes.patches if isinstance(p, Rectangle)]
+    assert [frames[i] for i in (1, 2, 6, 9)] == [plots.RIGHT, "#bbbbbb", plots.WRONG, plots.RIGHT]
+    assert [text.get_text() for text in axes.texts][-1] == "\N{MINUS SIGN}4.0  (#6)"
+    assert axes.get_title() == "1 of 2 matches have the best score"
+    with pytest.raises(ValueError, match=r"scores \[2, 5\] do not fit targets \[2, 6\]"):
+        plots.matches(example, scores[:, :5])
+
+
+def test_the_filters_that_differ_most_are_drawn_beside_what_they_see():
+    rng = np.random.default_rng(0)
+    maps = np.ones((3, 4, 4, 6)) * np.array([1, 1, 1, 1, 1e-6, 1e-6])
+    maps[:, :, :, 2] += rng.normal(size=(3, 1, 1))  # which differs
+    maps[:, :, :, 5] *= rng.normal(size=(3, 1, 1))  # but is faint
+    filters = np.broadcast_to(np.arange(6.0), (3, 5, 5, 6))
+    pictures = np.zeros((3, 8, 8, 1))
+    (axes,) = plots.predicted_filters(pictures, pictures[0], filters, maps, most=1).axes
+    drawn = [np.asarray(image.get_array()) for image in axes.images]
+    assert [x.shape for x in drawn] == [(8, 8), *[(8, 8), (5, 5), (4, 4)] * 3]
+    assert all((x == 2).all() for x in drawn[2::3])
+    np.testing.assert_array_equal(drawn[3], maps[0, :, :, 2])

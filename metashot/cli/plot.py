@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from ..config import Experiment, Matching, MemoryMatching, MetaLSTM
+from ..config import Experiment, Learnet, Matching, MemoryMatching, MetaLSTM, Siamese
 from .main import CallError, parse
 from .run import checkpoint_of, dataset_of
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "metashot plot runs/glyphs_meta_lstm --episode 3"
 GATE_EPISODES = 5  # whose gates are drawn
+PROBLEMS = 8  # whose candidates are drawn
+FILTERS = 5  # exemplars whose predicted filters are drawn
 SHOT = 10  # support images a class, and queries, of which embeddings and similarities are drawn
 
 
@@ -27,7 +29,8 @@ class Options:
     """Draw a run: its curves, and an episode with its answers.
 
     Of a Meta-Learner LSTM also the gates; of a learner that compares queries with support examples
-    also the embeddings of test classes, by t-SNE, and all similarities.
+    also the embeddings of test classes, by t-SNE, and all similarities; of a siamese network or a
+    learnet matching problems with their scores, and the filters that a learnet predicts.
     """
 
     run: tyro.conf.Positional[Path]
@@ -116,6 +119,8 @@ def _draw_episodes(options: Options, folder: Path) -> None:
     print(plots.save(picture, folder / "episode.png"))
     if _compares(config):
         _draw_matches(options, dataset, folder)
+    if isinstance(config.learner, Learnet | Siamese):
+        _draw_problems(options, config, learner, variables, dataset, folder)
 
 
 def _compares(config: Experiment) -> bool:
@@ -166,6 +171,49 @@ def _matches(learner: Learner, variables: Variables, example: Episode) -> tuple[
         return task["embeddings"], learner.predict(variables, alone, example.query.inputs)
 
     return run(variables)
+
+
+def _draw_problems(
+    options: Options,
+    config: Experiment,
+    learner: Learner,
+    variables: Variables,
+    dataset: Dataset,
+    folder: Path,
+) -> None:
+    """Problems with the scores of their candidates, and what a learnet made of the exemplars."""
+    import jax
+
+    from .. import plots
+    from ..data import episode_key, problems
+    from ..evaluation import TEST
+    from ..learners.learnet import filter_responses
+
+    test = config.test
+    source = problems(dataset, way=test.way, exemplars=PROBLEMS, scope=test.scope)
+    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
+    example = jax.jit(source.sample)(key, source.arrays)
+
+    @jax.jit
+    def scored(variables: Variables) -> tuple[Any, Any]:
+        task = learner.adapt(variables, example.support)
+        return task, learner.predict(variables, task, example.query.inputs)
+
+    task, scores = scored(variables)
+    picture = plots.matches(example, scores, prepare=dataset.prepare)
+    print(plots.save(picture, folder / "matches.png"))
+    shown, made = example.support.inputs, config.learner
+    if "layers" not in task or not made.factorised:
+        return
+    task = jax.tree.map(lambda x: x[:FILTERS], task)
+    for name in made.predicts:
+        kernel = task["layers"][name]["kernel"]
+        if kernel.ndim == 4:  # of a convolution
+            maps = filter_responses(variables, task, name, shown[0], made.stream.layers())
+            picture = plots.predicted_filters(
+                shown[:FILTERS], shown[0], kernel, maps, prepare=dataset.prepare
+            )
+            print(plots.save(picture, folder / f"filters_{name}.png"))
 
 
 def _telling_gates(config: Experiment) -> Learner | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ..base import Array, Aux, Episode, Examples, Learner, PyTree, Variables
 from ..losses import members
-from ..nets import assembled, calibrated, compare, init_comparison
+from ..nets import assembled, calibrated, compare, depthwise, init_comparison
 from ..nets.streams import (
     CHARACTERS,
     Layer,
@@ -216,6 +216,34 @@ def _centred(shapes: dict[str, tuple[int, ...]]) -> Array:
     middle = tuple(side // 2 for side in shapes["kernel"][:-1])
     start["kernel"] = start["kernel"].at[middle].set(1)
     return jnp.concatenate([entry.ravel() for entry in start.values()])
+
+
+def filter_responses(
+    variables: Variables, task: PyTree, name: str, x: Array, layers: Sequence[Layer] = CHARACTERS
+) -> Array:
+    """What each exemplar's predicted filters of a factorised layer see: w(z) * (M x).
+
+    Args:
+        variables: of a `learnet`.
+        task: what it made of p exemplars.
+        name: of the layer, a convolution that is predicted.
+        x: one picture [H, W, C].
+        layers: of the learnet.
+
+    Returns:
+        [p, H', W', D], a map for each filter.
+
+    Raises:
+        ValueError: a layer whose filters are not predicted one for each inner channel.
+    """
+    phi, told = variables["params"]["phi"], task["layers"]
+    if name not in told or "first" not in phi[name] or told[name]["kernel"].ndim != 4:
+        raise ValueError(f"{name} is no factorised convolution whose filters are predicted")
+    before = tuple(itertools.takewhile(lambda layer: layer.name != name, layers))
+    earlier = {layer.name: told[layer.name] for layer in before if layer.name in told}
+    seen = apply_stream(before, phi, x[None], earlier)  # [1, H, W, d], or [p, 1, H, W, d]
+    own = lambda x, kernel: depthwise(x @ phi[name]["first"], kernel, padding="VALID")[0]
+    return jax.vmap(own, (0 if earlier else None, 0))(seen, told[name]["kernel"])
 
 
 def from_siamese(

@@ -11,7 +11,17 @@ from PIL import Image
 
 from metashot import experiment, plots
 from metashot.cli.main import main
-from metashot.config import Conv4, Experiment, Glyphs, MemoryMatching, MetaLSTM, Sizes
+from metashot.config import (
+    Conv4,
+    Experiment,
+    Glyphs,
+    Learnet,
+    MemoryMatching,
+    MetaLSTM,
+    Pairs,
+    Sizes,
+    Stream,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -117,3 +127,19 @@ def test_without_matplotlib_the_remedy_is_named(
     monkeypatch.setattr(plots, "available", lambda: False)
     assert main(["plot", str(run)]) == 2
     assert "pip install 'metashot[plots]'" in capsys.readouterr().err
+
+
+def test_a_learnet_gets_its_problems_and_filters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tiny = dataclasses.replace(
+        TINY,
+        data=Glyphs(train=6, val=4, test=4, drawings=4, size=16),
+        learner=Learnet(stream=Stream((2, 3, 4))),
+        train=Pairs(2, 2),
+    )
+    experiment.run(tiny, tmp_path, progress=False)
+    capsys.readouterr()
+    assert main(["plot", str(tmp_path)]) == 0
+    drawn = pictures(capsys.readouterr().out)
+    assert drawn == ["curves.png", "episode.png", "matches.png", "filters_conv2.png"]

@@ -11,7 +11,7 @@ import pytest
 
 from metashot import nets
 from metashot.base import Episode, Examples
-from metashot.learners.learnet import from_siamese, learnet
+from metashot.learners.learnet import filter_responses, from_siamese, learnet
 from metashot.learners.siamese import siamese
 from metashot.nets import Layer
 
@@ -274,3 +274,22 @@ def test_pictures_of_another_size_are_refused() -> None:
     larger = SHAPES._replace(inputs=jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32))
     with pytest.raises(ValueError, match="give pictures of the size and channels that it was"):
         jax.eval_shape(learner.adapt, variables, larger)
+
+
+def test_responses_are_what_the_layer_adds_up() -> None:
+    """Through the last matrix they are the layer's outputs of each exemplar, before its bias."""
+    episode = pairs(3)
+    made = learnet(layers=SMALL, way=2, predicts=("conv1", "conv2"))
+    variables = made.init(jax.random.key(0), episode)
+    task = made.adapt(variables, episode.support)
+    x, phi = episode.query.inputs[0, 0], variables["params"]["phi"]
+    for name, upto in (("conv1", 0), ("conv2", 1)):
+        found = filter_responses(variables, task, name, x, SMALL) @ phi[name]["last"]
+        for i in range(3):
+            told = jax.tree.map(lambda w, i=i: w[i], task["layers"])
+            own = {layer: {**phi[layer], **told[layer]} for layer in told}
+            seen = nets.apply_stream(SMALL[:upto], own, x[None])
+            kernel = nets.assembled(own[name]["first"], own[name]["kernel"], own[name]["last"])
+            np.testing.assert_allclose(found[i], nets.conv(seen, kernel, padding="VALID")[0])
+    with pytest.raises(ValueError, match="out is no factorised convolution"):
+        filter_responses(variables, task, "out", x, SMALL)
