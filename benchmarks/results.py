@@ -244,7 +244,41 @@ def refused(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def matched(found: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables of error rates of matching problems, and of seconds to learn a character."""
+    lines = [
+        "| row | random problems, error % | published, % | official runs, error % "
+        "| pairs, millions | training, minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    percent = lambda both: f"{100 * both[0]:.2f} ± {100 * both[1]:.2f}" if both else "–"
+    timed = [row for row in found if row["name"] == "adapt"]
+    for row in (row for row in found if row not in timed):
+        # A row of the official runs has its figure from these.
+        own = row["value"], row["interval"]
+        of_runs = "official" in row["name"]
+        both = (row.get("random"), own) if of_runs else (own, row.get("official"))
+        published = f"{100 * row['paper']:.1f}" if row.get("paper") else "–"
+        pairs = f"{row['pairs'] / 1e6:.2f}" if row.get("pairs") else "–"
+        minutes = f"{row['seconds'] / 60:.1f}" if row.get("seconds") else "–"
+        lines.append(
+            f"| `{row['name']}` | {percent(both[0])} | {published} | {percent(both[1])} | {pairs} "
+            f"| {minutes} |"
+        )
+    for row in timed:
+        times = (f"{1e3 * s:,.1f}" for name in ("learnet", "sgd") for s in row["seconds_of"][name])
+        lines += [
+            "",
+            "| row | learnet: adapt, ms | 1,000 scores, ms | SGD: fine-tune, ms | 1,000 scores, ms "
+            "| SGD / learnet |",
+            "|---|---|---|---|---|---|",
+            f"| `adapt` | {' | '.join(times)} | {row['ratio']:.1f} |",
+        ]
+    return lines
+
+
 TABLES = {
+    "omniglot_learnet": matched,
     "omniglot_meta_lstm": accuracies,
     "tinyimagenet_meta_lstm": accuracies,
     "omniglot_mmnet": compared,

@@ -12,7 +12,7 @@ from metashot.config import Adam, Experiment, Learnet, Omniglot, Pairs, Sizes
 def get_config() -> Experiment:
     return Experiment(
         data=Omniglot(split="alphabets", rotations=False),
-        learner=Learnet(head_scale=0.1, calibrate=True),
+        learner=Learnet(head_scale=0.02, calibrate=True),
         steps=20000,
         train=Pairs(exemplars=20, queries=20),
         test=Sizes(way=20, shot=1, query=1, scope="alphabet"),
