@@ -103,8 +103,8 @@ def cell(name: str, steps: int | None, *, tuning: bool) -> Row:
     splits = settings.data.load()
     if tuning:
         return _tuned(made, variables, splits)
-    assert isinstance(settings.train, config.Pairs)
-    pairs = settings.train.exemplars * settings.train.queries
+    assert isinstance(settings.train, config.Sizes)
+    pairs = settings.train.way**2
     told = {"seconds": runs.read_history(folder)[-1]["seconds"], "steps": settings.steps}
     told |= {"pairs": pairs * settings.steps, "seed": settings.seed}
     told["paper"] = None if paper is None else paper / 100

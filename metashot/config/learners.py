@@ -337,6 +337,8 @@ class Siamese:
     """start with a mean score of 0"""
     kshot: Literal["mean", "max"] = "mean"
     """what several exemplars of a class make together"""
+    episode_loss: Literal["softmax", "logistic"] = "softmax"
+    """of ordinary episodes: over classes, or of all pairs of an exemplar and a query"""
     bn_new_weight: float = 0.1
     """weight of an episode's batch statistics in the stored ones"""
 
@@ -388,6 +390,8 @@ class Learnet:
     """start with a mean score of 0"""
     kshot: Literal["mean", "max"] = "mean"
     """what several exemplars of a class make together"""
+    episode_loss: Literal["softmax", "logistic"] = "softmax"
+    """of ordinary episodes: over classes, or of all pairs of an exemplar and a query"""
     start: str | None = None
     """folder of a run of siamese_factorised with the same layers, that a learnet begins as"""
 
@@ -407,7 +411,7 @@ class Learnet:
         network = stream(
             layers, factorised=factorised, inner_width=self.inner_width, std=self.init_std
         )
-        names = ("comparison", "learn_gain", "learn_offset", "calibrate", "kshot")
+        names = ("comparison", "learn_gain", "learn_offset", "calibrate", "kshot", "episode_loss")
         settings = {name: own[name] for name in names}
         shared = self.architecture == "siamese_shared"
         return siamese(network=network, way=way, shared=shared, **settings)

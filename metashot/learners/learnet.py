@@ -24,7 +24,7 @@ from ..nets.streams import (
     refuse_unknown,
     stream_shapes,
 )
-from .pairs import answers, pair_loss, refuse_kshot
+from .pairs import answers, pair_loss, refuse_rules
 
 GAMMA_HEAD = ("shared_trunk", "from_filters", "own_net")
 GAMMA_PREDICTS = ("centre", "centre_and_weights")
@@ -50,6 +50,7 @@ def learnet(
     learn_offset: bool = True,
     calibrate: bool = False,
     kshot: str = "mean",
+    episode_loss: str = "softmax",
 ) -> Learner:
     """A score of how well a query matches an exemplar z: g s(phi(x; w(z)), v(z)) + c.
 
@@ -79,7 +80,7 @@ def learnet(
         head_scale: what the heads of the layers' weights are multiplied by, before their bias.
         init_std: of all weights; None is sqrt(2 / fan-in).
         w_bias_init: bias of the predicted filters at the start: "zeros", or 1 at the "centre".
-        learn_gain, learn_offset, calibrate, kshot: as of `siamese`.
+        learn_gain, learn_offset, calibrate, kshot, episode_loss: as of `siamese`.
 
     Raises:
         ValueError: an argument outside its values, a name of no layer.
@@ -91,7 +92,7 @@ def learnet(
     ):
         if value not in valid:
             raise ValueError(f"{name} is {value!r}; it is one of {', '.join(valid)}")
-    refuse_kshot(kshot)
+    refuse_rules(kshot, episode_loss)
     refuse_unknown(layers, predicts, "predicts")
     both = gamma_predicts == "centre_and_weights"
     if both and not (single_stream and comparison == "weighted_l1"):
@@ -188,7 +189,7 @@ def learnet(
     def loss(variables: Variables, episode: Episode, key: Array) -> tuple[Array, Aux]:
         task = read(variables["params"], episode.support.inputs)
         found = scores(variables["params"], task, episode.query.inputs)
-        return pair_loss(found, episode, way, kshot)
+        return pair_loss(found, episode, way, kshot, episode_loss)
 
     return Learner(init, adapt, predict, loss)
 

@@ -11,18 +11,21 @@ import jax
 import jax.numpy as jnp
 
 from ..base import Array, Aux, Episode, PyTree
-from ..losses import classification_loss, logistic_loss, members
+from ..losses import classification_loss, counted, logistic_loss, masked_accuracy, members
 
 KSHOT = ("mean", "max")
+EPISODE_LOSS = ("softmax", "logistic")
 
 
-def refuse_kshot(kshot: str) -> None:
+def refuse_rules(kshot: str, episode_loss: str) -> None:
     """
     Raises:
         ValueError: a rule that there is not.
     """
-    if kshot not in KSHOT:
-        raise ValueError(f"kshot is {kshot!r}; it is one of {', '.join(KSHOT)}")
+    rules = {"kshot": (kshot, KSHOT), "episode_loss": (episode_loss, EPISODE_LOSS)}
+    for name, (rule, valid) in rules.items():
+        if rule not in valid:
+            raise ValueError(f"{name} is {rule!r}; it is one of {', '.join(valid)}")
 
 
 def answers(scores: Array, inputs: Array, member: Array, kshot: str) -> Array:
@@ -49,12 +52,24 @@ def answers(scores: Array, inputs: Array, member: Array, kshot: str) -> Array:
 
 
 def pair_loss(
-    scores: Array, episode: Episode, way: int, kshot: str, state: PyTree = ()
+    scores: Array, episode: Episode, way: int, kshot: str, episode_loss: str, state: PyTree = ()
 ) -> tuple[Array, Aux]:
-    """The logistic loss of a paired episode, the softmax over classes of an ordinary one."""
+    """The logistic loss of a paired episode's scores [p, q]; that of an ordinary one by its rule.
+
+    "softmax" is over classes. "logistic" makes pairs of all exemplars and all queries, of which
+    those that match count for one half, as in a paired episode.
+    """
     support, query = episode.support, episode.query
     if query.mask.ndim == 2:
         kept = query._replace(mask=query.mask & support.mask[:, None])
         return logistic_loss(scores, kept, state)
     logits = answers(scores, query.inputs, members(support, way), kshot)
-    return classification_loss(logits, query, state)
+    if episode_loss == "softmax":
+        return classification_loss(logits, query, state)
+    match = support.targets[:, None] == query.targets
+    there = support.mask[:, None] & counted(query)
+    halves = [
+        logistic_loss(scores, query._replace(targets=match.astype(jnp.int32), mask=there & part))[0]
+        for part in (match, ~match)
+    ]
+    return sum(halves) / 2, Aux({"accuracy": masked_accuracy(logits, query)}, state)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ..base import Array, Aux, Episode, Examples, Learner, Network, PyTree, Variables
 from ..losses import members
 from ..nets import calibrated, compare, init_comparison, running, stream
-from .pairs import answers, pair_loss, refuse_kshot
+from .pairs import answers, pair_loss, refuse_rules
 
 
 def siamese(
@@ -27,13 +27,14 @@ def siamese(
     learn_offset: bool = True,
     calibrate: bool = False,
     kshot: str = "mean",
+    episode_loss: str = "softmax",
     bn_new_weight: float = 0.1,
 ) -> Learner:
     """A score of how well a query matches an exemplar: score(x, z) = g s(f(x), f(z)) + c.
 
     Equation 3 with the comparisons of section 3.2. It trains on pairs that match or not
-    (`metashot.pairs`) by the logistic loss, or on ordinary episodes by the softmax over classes;
-    it answers both. Pictures are [n, H, W, C].
+    (`metashot.pairs`) by the logistic loss, or on ordinary episodes by `episode_loss`; it answers
+    both. Pictures are [n, H, W, C].
 
     Args:
         network: embeds [n, H, W, C] -> [n, d]; the default is `nets.stream()`, that of the paper;
@@ -51,7 +52,7 @@ def siamese(
     Raises:
         ValueError: an argument outside its values.
     """
-    refuse_kshot(kshot)
+    refuse_rules(kshot, episode_loss)
     embedding = stream() if network is None else network
     names = ("both",) if shared else ("exemplar", "query")
     init_scores = lambda size: init_comparison(
@@ -111,6 +112,6 @@ def siamese(
             state[name] = running(variables["state"][name], stats, bn_new_weight)
         z, n = jnp.concatenate(embedded), len(support.mask)
         found = scores(variables, z[:n], z[n:].reshape(*query.mask.shape, -1))
-        return pair_loss(found, episode, way, kshot, state)
+        return pair_loss(found, episode, way, kshot, episode_loss, state)
 
     return Learner(init, adapt, predict, loss)

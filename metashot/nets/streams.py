@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..base import Array, Network, PyTree, Variables
 from .convolutions import conv
@@ -162,14 +163,28 @@ def apply_stream(
         own, run = params.get(layer.name, {}), partial(apply_layer, layer)
         if layer.name in given:
             each = lambda entries, x, own=own, run=run: run({**own, **entries}, x)
-            x = jax.vmap(each, (0, None if shared else 0))(given[layer.name], x)
-            shared = False
+            over = _over_exemplars if shared else jax.vmap
+            x, shared = over(each)(given[layer.name], x), False
         elif shared:
             x = run(own, x)
         else:
             y = run(own, x.reshape(-1, *x.shape[2:]))
             x = y.reshape(*x.shape[:2], *y.shape[1:])
     return x
+
+
+def _over_exemplars(each: Callable[[PyTree, Array], Array]) -> Callable[[PyTree, Array], Array]:
+    """each(entries [p, ...], x) for all p, of the same pictures x.
+
+    On a CPU in turn: the gradient of x is a sum over exemplars, which XLA makes one program of with
+    what is summed. 400 pairs through a learnet of the paper's layers and back: 127 ms, at once 519.
+    """
+
+    def in_turn(entries: PyTree, x: Array) -> Array:
+        return lax.map(lambda own: each(own, x), entries)
+
+    together = jax.vmap(each, (0, None))
+    return lambda entries, x: lax.platform_dependent(entries, x, cpu=in_turn, default=together)
 
 
 def stream(

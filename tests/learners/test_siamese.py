@@ -105,6 +105,17 @@ def test_ordinary_episodes_are_trained_by_the_softmax_over_classes() -> None:
     assert float(aux.metrics["accuracy"]) == 1
 
 
+def test_ordinary_episodes_are_trained_by_the_logistic_loss_of_all_pairs() -> None:
+    """Scores 0, 1 and -3, of which 1 is that of a match: it counts as much as the other two."""
+    learner = siamese(network=IDENTITY, way=3, comparison="signed_l1", episode_loss="logistic")
+    query = examples(np.concatenate([Z, Z]), [1, 0])._replace(mask=np.array([True, False]))
+    episode = Episode(examples(X, [0, 1, 2]), query)
+    value, aux = jax.jit(learner.loss)(KOCH, episode, jax.random.key(0))
+    wanted = (0.3132616875 + (0.6931471806 + 0.0485873516) / 2) / 2
+    assert float(value) == pytest.approx(wanted, rel=0, abs=1e-9)
+    assert float(aux.metrics["accuracy"]) == 1
+
+
 def test_the_unshared_streams_have_weights_and_statistics_of_their_own() -> None:
     learner = siamese(network=nets.conv4(2, blocks=1), shared=False, bn_new_weight=1.0)
     rng = np.random.default_rng(0)
@@ -161,6 +172,7 @@ def test_the_default_networks_count_as_in_the_paper() -> None:
     [
         ({"comparison": "cosine"}, "comparison is 'cosine'; it is one of inner_product, euclidean"),
         ({"kshot": "median"}, "kshot is 'median'; it is one of mean, max"),
+        ({"episode_loss": "l2"}, "episode_loss is 'l2'; it is one of softmax, logistic"),
     ],
 )
 def test_arguments_outside_their_values_are_refused(wrong: dict[str, Any], said: str) -> None:
