@@ -5,8 +5,8 @@ them; `Pairs()` draws each exemplar queries of its own, which costs several time
 
 Two switches make the 15 cells of table 1 of Bertinetto et al. (2016): `--learner.architecture`
 siamese_shared, siamese_unshared, siamese_factorised, siamese_learnet or learnet, and
-`--learner.comparison` inner_product, euclidean or weighted_l1. The paper's optimiser is
-SGD(rate=1e-2, momentum=0.9, decay=0.92, decay_every=EPOCH, weight_decay=1e-4) in place of Adam.
+`--learner.comparison` inner_product, euclidean or weighted_l1. Their training in the paper is that
+of omniglot_learnet_paper.
 """
 
 from metashot.config import Adam, Experiment, Learnet, Omniglot, Sizes
