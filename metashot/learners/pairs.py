@@ -52,7 +52,12 @@ def answers(scores: Array, inputs: Array, member: Array, kshot: str) -> Array:
 
 
 def pair_loss(
-    scores: Array, episode: Episode, way: int, kshot: str, episode_loss: str, state: PyTree = ()
+    scores: Array,
+    episode: Episode,
+    way: int,
+    kshot: str,
+    episode_loss: str = "softmax",
+    state: PyTree = (),
 ) -> tuple[Array, Aux]:
     """The logistic loss of a paired episode's scores [p, q]; that of an ordinary one by its rule.
 
@@ -68,8 +73,8 @@ def pair_loss(
         return classification_loss(logits, query, state)
     match = support.targets[:, None] == query.targets
     there = support.mask[:, None] & counted(query)
-    halves = [
-        logistic_loss(scores, query._replace(targets=match.astype(jnp.int32), mask=there & part))[0]
-        for part in (match, ~match)
-    ]
-    return sum(halves) / 2, Aux({"accuracy": masked_accuracy(logits, query)}, state)
+    pairs = query._replace(targets=match.astype(jnp.int32))
+    matched, others = (
+        logistic_loss(scores, pairs._replace(mask=there & part))[0] for part in (match, ~match)
+    )
+    return (matched + others) / 2, Aux({"accuracy": masked_accuracy(logits, query)}, state)
