@@ -5,7 +5,8 @@
 Trained on the 30 background alphabets, tested on the 20 evaluation alphabets: on 10,000 random
 problems, and on the 20 official runs. Each row is written at once; one that was cut short goes on.
 Rows that stand already are left alone unless they are named. `--steps N` trains for so many steps,
-each of 400 pairs in the cells of the paper's table. `--tuning` trains on 25 background alphabets,
+each of 400 pairs in the cells of the paper's table; a learnet is a siamese network with one
+factorised layer for the first two fifths of them. `--tuning` trains on 25 background alphabets,
 tells the error on the other 5, and writes nothing. `--repacked` accepts archives other than the
 official ones.
 """
@@ -56,6 +57,7 @@ HAUSDORFF = {  # side of the drawings, which problems, error in percent
     "modified_hausdorff_random_28": (28, "random", 43.2),
 }
 ROWS = (*CELLS, *HAUSDORFF, "best_official_runs", "adapt")
+START = 0.4  # share of a learnet's steps in which it still is a siamese network
 PROBLEMS, TOGETHER = 10_000, 20  # all, and of an episode
 SGD_STEPS = 50  # of fine-tuning, in `adapt`
 NOTHING: Variables = {"params": {}, "state": {}}
@@ -90,29 +92,39 @@ def errors(learner: Learner, variables: Variables, splits: metashot.Splits, size
 def cell(name: str, steps: int | None, *, tuning: bool) -> Row:
     """A cell of the paper's table 1, from the run of its training."""
     architecture, comparison, paper = CELLS[name]
-    settings = config.read(NAME)
-    learner = dataclasses.replace(
-        settings.learner, architecture=architecture, comparison=comparison
-    )
-    settings = dataclasses.replace(settings, learner=learner, data=data(tuning=tuning))
-    settings = dataclasses.replace(settings, steps=steps or settings.steps)
-    folder = RUNS / f"{NAME}_{name}_{settings.steps}{'_tuning' if tuning else ''}"
-    if not _finished(folder, settings.steps):
-        experiment.run(settings, folder, resume=(folder / "config.py").exists())
-    made, variables, *_ = metashot.load(folder, checkpoint="last")
+    settings = dataclasses.replace(config.read(NAME), data=data(tuning=tuning))
+    steps, parts = steps or settings.steps, list[Path]()
+    if "learnet" in architecture:  # which begins as a siamese network, all steps counted
+        shared = {"architecture": "siamese_shared_factorised", "comparison": comparison}
+        first = round(START * steps)
+        parts.append(_run(settings, shared, first, tuning=tuning))
+        steps -= first
+    own = {"architecture": architecture, "comparison": comparison}
+    own |= {"start": str(parts[0])} if parts else {}
+    parts.append(_run(settings, own, steps, tuning=tuning))
+    made, variables, *_ = metashot.load(parts[-1], checkpoint="last")
     splits = settings.data.load()
     if tuning:
         return _tuned(made, variables, splits)
     assert isinstance(settings.train, config.Sizes)
-    pairs = settings.train.way**2
-    told = {"seconds": runs.read_history(folder)[-1]["seconds"], "steps": settings.steps}
-    told |= {"pairs": pairs * settings.steps, "seed": settings.seed}
+    ends = [runs.read_history(folder)[-1] for folder in parts]
+    told: Row = {
+        key: sum(end[name] for end in ends) for key, name in (("seconds",) * 2, ("steps", "step"))
+    }
+    told |= {"pairs": settings.train.way**2 * told["steps"], "seed": settings.seed}
     told["paper"] = None if paper is None else paper / 100
     return errors(made, variables, splits, 28) | told
 
 
-def _finished(folder: Path, steps: int) -> bool:
-    return any(row["step"] == steps for row in runs.read_history(folder))
+def _run(settings: config.Experiment, learner: dict[str, Any], steps: int, *, tuning: bool) -> Path:
+    """The folder of a run that is finished."""
+    name = f"{NAME}_{learner['architecture']}_{learner['comparison']}_{steps}"
+    folder = RUNS / (f"{name}_tuning" if tuning else name)
+    if not any(row["step"] == steps for row in runs.read_history(folder)):
+        learnt = dataclasses.replace(settings.learner, **learner)
+        settings = dataclasses.replace(settings, learner=learnt, steps=steps)
+        experiment.run(settings, folder, resume=(folder / "config.py").exists())
+    return folder
 
 
 def _tuned(learner: Learner, variables: Variables, splits: metashot.Splits) -> Row:

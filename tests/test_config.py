@@ -93,6 +93,7 @@ def test_learnets_fields_are_its_constructors_keywords():
     ("architecture", "count"),
     [
         ("siamese_shared", 550_880),
+        ("siamese_shared_factorised", 532_000),
         ("siamese_unshared", 1_101_760),
         ("siamese_factorised", 1_064_000),
         ("siamese_learnet", 2_196_480),

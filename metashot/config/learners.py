@@ -356,7 +356,12 @@ class Learnet:
     """
 
     architecture: Literal[
-        "siamese_shared", "siamese_unshared", "siamese_factorised", "siamese_learnet", "learnet"
+        "siamese_shared",
+        "siamese_shared_factorised",
+        "siamese_unshared",
+        "siamese_factorised",
+        "siamese_learnet",
+        "learnet",
     ] = "learnet"
     """one stream for both pictures, two, two factorised, one whose layer is predicted, or a
     single stream whose layer and comparison are predicted"""
@@ -393,7 +398,8 @@ class Learnet:
     episode_loss: Literal["softmax", "logistic"] = "softmax"
     """of ordinary episodes: over classes, or of all pairs of an exemplar and a query"""
     start: str | None = None
-    """folder of a run of siamese_factorised with the same layers, that a learnet begins as"""
+    """folder of a run of siamese_shared_factorised or siamese_factorised with the same layers and
+    comparison, that a learnet begins as"""
 
     def build(self, way: int) -> base.Learner:
         from ..learners.learnet import learnet
@@ -407,11 +413,11 @@ class Learnet:
             return learnet(
                 **own, layers=layers, way=way, single_stream=self.architecture == "learnet"
             )
-        factorised = self.predicts if self.architecture == "siamese_factorised" else ()
+        factorised = self.predicts if self.architecture.endswith("factorised") else ()
         network = stream(
             layers, factorised=factorised, inner_width=self.inner_width, std=self.init_std
         )
         names = ("comparison", "learn_gain", "learn_offset", "calibrate", "kshot", "episode_loss")
         settings = {name: own[name] for name in names}
-        shared = self.architecture == "siamese_shared"
+        shared = self.architecture.startswith("siamese_shared")
         return siamese(network=network, way=way, shared=shared, **settings)
