@@ -6,8 +6,8 @@ them; `Pairs()` draws each exemplar queries of its own, which costs several time
 Two switches make the 15 cells of table 1 of Bertinetto et al. (2016): `--learner.architecture`
 siamese_shared, siamese_unshared, siamese_factorised, siamese_learnet or learnet, and
 `--learner.comparison` inner_product, euclidean or weighted_l1. Their training in the paper is that
-of omniglot_learnet_paper. A learnet gets further, and faster, from a siamese network with one
-factorised layer: train `--learner.architecture siamese_shared_factorised` for some thousand steps,
+of omniglot_learnet_paper. A learnet learns faster from a siamese network with one factorised
+layer: train `--learner.architecture siamese_shared_factorised` for some thousand steps,
 then the learnet with `--learner.start` and the folder of that run.
 """
 
