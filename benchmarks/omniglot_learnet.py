@@ -31,7 +31,7 @@ import results
 import metashot
 from metashot import config, experiment, metrics, runs
 from metashot.base import Array, Aux, Episode, Examples, Learner, Network, Variables
-from metashot.data import Dataset, Episodes, omniglot_runs, redraw
+from metashot.data import Dataset, Episodes, omniglot_runs, redrawn
 from metashot.data.families import families
 from metashot.devices import compiler_options
 from metashot.losses import masked_accuracy, masked_nll
@@ -175,7 +175,7 @@ def alike_drawn(dataset: Dataset) -> Episodes:
     """Characters of some alphabets, all of an alphabet by the same drawers, as in the runs.
 
     The support is by the first drawer, queries by the others. Half of the alphabets are turned by
-    90, 180 or 270 degrees and half of those mirrored, all drawings redrawn.
+    90, 180 or 270 degrees and half of those mirrored.
     """
     among = families(dataset, "alphabet", CHARACTERS)
     starts = np.unique(among.first)
@@ -183,7 +183,7 @@ def alike_drawn(dataset: Dataset) -> Episodes:
     largest = int(sizes.max())
 
     def sample(key: Array, arrays: Any) -> Episode:
-        draw, turn, hand = jax.random.split(key, 3)
+        draw, turn = jax.random.split(key)
         alphabet_draws, drawer_draws, class_draws = jnp.split(
             jax.random.uniform(draw, (len(starts) + ALPHABETS * (20 + largest),)),
             np.cumsum([len(starts), ALPHABETS * 20]),
@@ -197,10 +197,9 @@ def alike_drawn(dataset: Dataset) -> Episodes:
         rows = jnp.asarray(arrays.offset)[classes] + drawers.T[:, :, None]
         images = dataset.prepare(jnp.asarray(arrays.images)[rows])  # [drawers, a, c, H, W, 1]
         images = jax.vmap(_turned, (0, 1), 1)(jax.random.split(turn, ALPHABETS), images)
-        drawn = redraw(hand, images.reshape(-1, SIZE, SIZE, 1), **HAND)
         way = ALPHABETS * CHARACTERS
         labels, known = jnp.tile(jnp.arange(way), DRAWERS), jnp.ones(DRAWERS * way, bool)
-        everything = Examples(drawn, labels, known)
+        everything = Examples(images.reshape(-1, SIZE, SIZE, 1), labels, known)
         part = lambda where: jax.tree.map(lambda x: x[where], everything)
         return Episode(part(slice(way)), part(slice(way, None)))
 
@@ -244,7 +243,7 @@ def best_official_runs(steps: int | None, *, tuning: bool) -> Row:
     learner = metashot.prototypical(network=network, way=20)
     trained = metashot.train(
         in_turn(learner, network),
-        alike_drawn(splits.train),
+        redrawn(alike_drawn(splits.train), **HAND),
         config.Adam(rate=2e-3, warmup=100, decay="cosine").build(steps),
         steps=steps,
         workdir=(folder := RUNS / f"{NAME}_best_{steps}{'_tuning' if tuning else ''}"),

@@ -25,7 +25,7 @@ from .config import (
     Sizes,
 )
 from .data import Dataset, Episodes, Splits, batches, episodes, pairs
-from .data.episodes import impossible_sizes
+from .data.episodes import impossible_sizes, redrawn
 from .data.pairs import impossible_pairs
 from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
@@ -79,6 +79,8 @@ def build(config: Experiment) -> Parts:
         learner = starting_from(pretrained.efficientnet_lite0(), learner)
     draw = {Batch: batches, Pairs: pairs}.get(type(config.train), episodes)
     source = draw(splits.train, **vars(config.train))
+    if any(vars(config.redraw).values()):
+        source = redrawn(source, **vars(config.redraw))
     validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
     return Parts(splits, learner, optimizer, source, validation)
 
@@ -259,7 +261,7 @@ def refuse_folder(folder: Path, resume: bool) -> None:
 
 def refuse_changes(before: Experiment, now: Experiment) -> None:
     """A run goes on as it began; only its length and how it is watched may change."""
-    for name in ("data", "learner", "train", "meta_batch", "optimizer", "seed"):
+    for name in ("data", "learner", "train", "redraw", "meta_batch", "optimizer", "seed"):
         if getattr(before, name) != getattr(now, name):
             raise ConfigError(
                 f"{name} is {getattr(now, name)}, but the run to resume has "

@@ -165,6 +165,10 @@ def test_as_text_gives_back_the_same_configuration(tmp_path: Path):
             "Experiment(data=Glyphs(), learner=FineTune(), steps=1, train=Batch(0))",
             ["train.size", "at least 1"],
         ),
+        (
+            "Experiment(data=Glyphs(), learner=MetaLSTM(), steps=1, redraw=Redraw(shear=-0.1))",
+            ["redraw.shear", "at least 0"],
+        ),
         ("7", ["get_config()", "int"]),
         ("1 / 0", ["ZeroDivisionError"]),
     ],

@@ -80,6 +80,14 @@ def test_training_starts_from_pretrained_variables(monkeypatch: pytest.MonkeyPat
     jax.tree.map(np.testing.assert_array_equal, variables, drawn)
 
 
+def test_only_training_pictures_are_redrawn():
+    plain = experiment.build(TINY)
+    varied = experiment.build(dataclasses.replace(TINY, redraw=config.Redraw(shift=0.2)))
+    draws = lambda source: source.sample(jax.random.key(0), source.arrays).query.inputs
+    assert not np.allclose(draws(plain.train), draws(varied.train))
+    np.testing.assert_array_equal(draws(plain.validation), draws(varied.validation))
+
+
 EMBEDDING = NearestEmbedding(network=Conv4(filters=4, blocks=2), classes=6)
 
 

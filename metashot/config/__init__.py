@@ -16,7 +16,7 @@ from .data import (
     Tfds,
     TinyImageNet,
 )
-from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, Pairs, RMSProp, Sizes
+from .experiment import SGD, Adam, Batch, Experiment, MixedSizes, Pairs, Redraw, RMSProp, Sizes
 from .files import ConfigError, Ranges, as_text, check, installed, ranges, read, summary
 from .learners import (
     ANIL,
@@ -65,6 +65,7 @@ __all__ = [
     "Prototypical",
     "RMSProp",
     "Ranges",
+    "Redraw",
     "Siamese",
     "Sizes",
     "Stream",

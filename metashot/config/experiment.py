@@ -167,6 +167,22 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Redraw:
+    """How far training drawings are varied, as another hand might have drawn them."""
+
+    rotation: float = 0.0
+    """degrees, at most, to either side"""
+    shear: float = 0.0
+    """how far a column slants, over its height"""
+    scale: float = 0.0
+    """logarithm of the height, and of the width by itself"""
+    shift: float = 0.0
+    """share of a side, down and to the right"""
+    stroke: float = 0.0
+    """how far ink grows to its neighbours (1 is a whole pixel), or shrinks"""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One meta-training run and its evaluation."""
 
@@ -178,6 +194,8 @@ class Experiment:
     """meta-steps"""
     train: Sizes | MixedSizes | Batch | Pairs = field(default=Sizes())
     """of training episodes, of plain batches, or of paired episodes"""
+    redraw: Redraw = field(default=Redraw())
+    """of training pictures, drawings with ink 1 on paper 0; not at all by default"""
     test: Sizes = field(default=Sizes())
     """of validation and test episodes"""
     meta_batch: int = 1

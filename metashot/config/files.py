@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .experiment import Experiment, Sizes
+from .experiment import Experiment, Redraw, Sizes
 
 Ranges = dict[str, tuple[float, float]]  # the least and most of numbers, by dotted names
 
@@ -123,6 +123,7 @@ def check(config: Experiment) -> None:
     least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1, "optimizer.halve_every": 1}
     least |= {f"{part}.{name}": 1 for part in ("train", "test") for name in _names(Sizes)}
     least |= {"train.size": 1, "train.shift": 0}
+    least |= {f"redraw.{name}": 0 for name in _names(Redraw)}
     # An optimiser has fields that another has not.
     values = {name: value for name, _, value in _leaves(config) if value is not None}
     for name, bound in least.items():

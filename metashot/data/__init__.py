@@ -13,7 +13,7 @@ from .dataset import (
     rotations,
     select,
 )
-from .episodes import Episodes, batches, episode_key, episodes, sample_episode
+from .episodes import Episodes, batches, episode_key, episodes, redrawn, sample_episode
 from .folders import class_folders
 from .glyphs import glyphs
 from .inaturalist import inaturalist
@@ -51,6 +51,7 @@ __all__ = [
     "prepare_omniglot",
     "problems",
     "redraw",
+    "redrawn",
     "rotations",
     "sample_episode",
     "select",

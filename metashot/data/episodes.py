@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import Array, Episode, Examples, PyTree
-from .augmentation import augment
+from .augmentation import augment, redraw
 from .dataset import ClassImages, Dataset, Prepare
 from .families import Families, Scope, drawn_place, families, impossible_families
 
@@ -182,6 +182,41 @@ def batches(dataset: Dataset, *, size: int = 64, shift: int = 0, flip: bool = Fa
         return Episode(support=jax.tree.map(lambda x: x[:0], everything), query=everything)
 
     return Episodes(dataset.arrays, sample, dataset.prepare)
+
+
+def redrawn(source: Episodes, **hand: float) -> Episodes:
+    """Episodes whose drawings are varied, each picture by itself: augmentation for training.
+
+    Args:
+        source: of episodes of drawings, ink 1 on paper 0.
+        hand: how far, the keywords of `metashot.data.redraw`.
+
+    Example:
+        >>> import numpy as np
+        >>> from metashot.data import from_arrays
+        >>> data = from_arrays(np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3)
+        >>> source = redrawn(episodes(data, way=3, query=2), rotation=15.0, shift=0.1)
+        >>> source.sample(jax.random.key(0), source.arrays).query.inputs.shape
+        (6, 8, 8, 1)
+    """
+
+    def sample(key: Array, arrays: PyTree) -> Episode:
+        episode = source.sample(key, arrays)
+        support, query = (
+            _redrawn(jax.random.fold_in(key, 1 + i), part, hand)
+            for i, part in enumerate((episode.support, episode.query))
+        )
+        return episode._replace(support=support, query=query)
+
+    return Episodes(source.arrays, sample)
+
+
+def _redrawn(key: Array, examples: Examples, hand: dict[str, float]) -> Examples:
+    x = examples.inputs
+    if not x.size:  # plain batches have no support
+        return examples
+    drawn = redraw(key, x.reshape(-1, *x.shape[-3:]), **hand)
+    return examples._replace(inputs=drawn.reshape(x.shape))
 
 
 def impossible_sizes(

@@ -11,7 +11,16 @@ import pytest
 from scipy import stats
 
 from metashot.base import Episode
-from metashot.data import INK, Dataset, batches, episode_key, episodes, from_arrays
+from metashot.data import (
+    INK,
+    Dataset,
+    batches,
+    episode_key,
+    episodes,
+    from_arrays,
+    pairs,
+    redrawn,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -241,3 +250,34 @@ class TestBatches:
     def test_sizes_that_cannot_be_are_refused(self, name: str, value: int) -> None:
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             batches(dataset(), **{name: value})
+
+
+class TestRedrawn:
+    """A point of ink that is moved tells by how much."""
+
+    POINTS = np.zeros((12, 9, 9, 1), np.uint8)
+    POINTS[:, 4, 4] = 255
+    DATA = from_arrays(POINTS, np.arange(12) % 3)
+
+    @pytest.mark.parametrize("draw", [episodes, pairs, batches])
+    def test_each_picture_moves_by_itself_and_nothing_else_changes(self, draw: Any) -> None:
+        sizes: dict[Any, Any] = {
+            episodes: {"way": 3, "query": 3},
+            pairs: {"exemplars": 3, "queries": 4, "scope": "all"},
+            batches: {"size": 6},
+        }
+        source = draw(self.DATA, **sizes[draw])
+        moved = redrawn(source, shift=0.3)
+        key = jax.random.key(0)
+        before, after = (jax.jit(s.sample)(key, s.arrays) for s in (source, moved))
+        for part in ("support", "query"):
+            old, new = getattr(before, part), getattr(after, part)
+            np.testing.assert_array_equal(old.targets, new.targets)
+            np.testing.assert_array_equal(old.mask, new.mask)
+            assert old.inputs.shape == new.inputs.shape
+        inputs = [np.reshape(part.inputs, (-1, 9, 9)) for part in (after.support, after.query)]
+        every = np.concatenate(inputs)
+        np.testing.assert_allclose(every.sum((1, 2)), 1, atol=1e-4)  # all of the ink
+        rows = every.sum(2) @ np.arange(9)
+        assert abs(rows - 4).max() <= 0.3 * 9
+        assert len(np.unique(rows.round(4))) == len(rows)
