@@ -58,7 +58,8 @@ def search(
     refuse_folder(folder, resume)
     if resume:
         refuse_changes(read_config(folder), config)
-    changed = [with_numbers(config, drawn(ranges, config.seed, i)) for i in range(trials)]
+    settings = [drawn(ranges, config.seed, i) for i in range(trials)]
+    changed = [with_numbers(config, setting) for setting in settings]
     for each in changed:
         configs.check(each)
     if build(config).validation is None:
@@ -68,9 +69,8 @@ def search(
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", configs.as_text(config))
-    for i, each in enumerate(changed):
+    for i, (setting, each) in enumerate(zip(settings, changed, strict=True)):
         own = folder / f"trial{i}"
-        setting = drawn(ranges, config.seed, i)
         if not (own / DONE).exists():
             accuracy = _trained(each, own, progress=progress)
             write_atomically(own / DONE, json.dumps({**setting, "accuracy": accuracy}) + "\n")

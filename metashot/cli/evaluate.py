@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .main import CallError, parse
-from .run import checkpoint_of, dataset_of
+from .run import aligned, checkpoint_of, dataset_of
 
 EXAMPLE = "metashot evaluate runs/glyphs_meta_lstm --way 5 --shot 1,5"
 
@@ -119,6 +119,4 @@ def _table(rows: list[dict[str, Any]]) -> str:
     ways, shots = (list(dict.fromkeys(row[name] for row in rows)) for name in ("way", "shot"))
     cells = [["", *(f"{shot}-shot" for shot in shots)]]
     cells += [[f"{way}-way", *(reached[way, shot] for shot in shots)] for way in ways]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [zip(line, widths, strict=True) for line in cells]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in lines)
+    return aligned(cells)

@@ -15,7 +15,7 @@ from .run import checkpoint_of, dataset_of
 
 if TYPE_CHECKING:
     from ..base import Array, Episode, Learner, Variables
-    from ..data import Dataset
+    from ..data import Dataset, Episodes
 
 EXAMPLE = "metashot plot runs/glyphs_meta_lstm --episode 3"
 GATE_EPISODES = 5  # whose gates are drawn
@@ -130,18 +130,14 @@ def _compares(config: Experiment) -> bool:
 
 def _draw_matches(options: Options, dataset: Dataset, folder: Path) -> None:
     """Embeddings of a large support, and similarities of queries with them."""
-    import jax
-
     from .. import loading, plots
-    from ..data import episode_key, episodes
-    from ..evaluation import TEST
+    from ..data import episodes
 
     runs = [(options.run, options.checkpoint)]
     runs += [(options.beside, options.beside_checkpoint)] if options.beside else []
     way, shot = loading.read_config(options.run).test.way, min(SHOT, dataset.smallest // 2)
     source = episodes(dataset, way=way, shot=shot, query=shot)
-    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
-    example = jax.jit(source.sample)(key, source.arrays)
+    example = _drawn(options, source)
     classes = example.support.targets
     embedded, similar = {}, {}
     for run, checkpoint in runs:
@@ -156,6 +152,17 @@ def _draw_matches(options: Options, dataset: Dataset, folder: Path) -> None:
         print(need, file=sys.stderr)
     picture = plots.similarities(similar, classes, example.query.targets)
     print(plots.save(picture, folder / "similarities.png"))
+
+
+def _drawn(options: Options, source: Episodes) -> Episode:
+    """The episode that the options name, as `evaluate` draws it."""
+    import jax
+
+    from ..data import episode_key
+    from ..evaluation import TEST
+
+    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
+    return jax.jit(source.sample)(key, source.arrays)
 
 
 def _matches(learner: Learner, variables: Variables, example: Episode) -> tuple[Array, Array]:
@@ -185,14 +192,12 @@ def _draw_problems(
     import jax
 
     from .. import plots
-    from ..data import episode_key, problems
-    from ..evaluation import TEST
+    from ..data import problems
     from ..learners.learnet import filter_responses
 
     test = config.test
     source = problems(dataset, way=test.way, exemplars=PROBLEMS, scope=test.scope)
-    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
-    example = jax.jit(source.sample)(key, source.arrays)
+    example = _drawn(options, source)
 
     @jax.jit
     def scored(variables: Variables) -> tuple[Any, Any]:

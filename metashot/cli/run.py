@@ -97,3 +97,22 @@ def left_out_named() -> Iterator[list[str]]:
 def checkpoint_of(text: str) -> str | int:
     """What `--checkpoint` names: "best", "last", or a step."""
     return int(text) if text.isdigit() else text
+
+
+def interrupted(folder: Path, call: str) -> int:
+    """Inside `except KeyboardInterrupt`: say how the work in a folder goes on; the exit code.
+
+    Before anything was saved the exception goes its way.
+    """
+    if not (folder / "config.py").exists():
+        raise
+    again = f"metashot {call} --workdir {folder} --resume"
+    print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
+    return 130
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Lines of cells, each column as wide as its widest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [zip(row, widths, strict=True) for row in rows]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in lines)

@@ -13,7 +13,7 @@ import tyro
 from .. import config as configs
 from ..config import Experiment
 from .main import CallError
-from .run import config_call
+from .run import aligned, config_call, interrupted
 
 if TYPE_CHECKING:
     from ..search import Trial
@@ -57,11 +57,7 @@ def main(arguments: list[str]) -> int:
             trials.append(trial)
             print(f"trial {trial.number}: {_percent(trial)}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
-        if not (folder / "config.py").exists():
-            raise
-        again = f"metashot search {name} --trials {options.trials} --workdir {folder} --resume"
-        print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
-        return 130
+        return interrupted(folder, f"search {name} --trials {options.trials}")
     trials.sort(key=lambda trial: -(trial.accuracy or 0))
     print(_table(trials), file=sys.stderr if options.json else sys.stdout)
     if options.json:
@@ -83,6 +79,4 @@ def _table(trials: list[Trial]) -> str:
     for trial in trials:
         shown = "–" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
         cells.append([shown, *(f"{v:.3g}" for v in trial.setting.values()), str(trial.folder)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    pad = lambda line: (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-    return "\n".join("  ".join(pad(line)) for line in cells)
+    return aligned(cells)

@@ -13,7 +13,7 @@ import tyro
 
 from ..config import Experiment
 from .main import CallError
-from .run import config_call
+from .run import config_call, interrupted
 
 EXAMPLE = "metashot sweep glyphs_meta_lstm --seeds 3 --steps 300"
 
@@ -54,11 +54,7 @@ def main(arguments: list[str]) -> int:
             shown = f"{100 * value:.2f} ± {100 * half:.2f} %"
             print(f"seed {member.seed}: {shown} at step {member.step:,}", file=report, flush=True)
     except KeyboardInterrupt:
-        if not (folder / "config.py").exists():
-            raise
-        again = f"metashot sweep {name} --seeds {options.seeds} --workdir {folder} --resume"
-        print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
-        return 130
+        return interrupted(folder, f"sweep {name} --seeds {options.seeds}")
     figures = [row["accuracy"] for row in rows]
     result = {
         "config": name,

@@ -11,7 +11,7 @@ import tyro
 
 from ..config import Experiment
 from .main import CallError
-from .run import config_call
+from .run import config_call, interrupted
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -49,11 +49,7 @@ def main(arguments: list[str]) -> int:
     try:
         trained, parts = experiment.run(config, folder, **watch)
     except KeyboardInterrupt:
-        if not (folder / "config.py").exists():
-            raise
-        again = f"metashot train {name} --workdir {folder} --resume"
-        print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
-        return 130
+        return interrupted(folder, f"train {name}")
     if options.profile:
         print(profiling.report(folder / "profile"), file=sys.stderr)
     print(f"testing on {config.test_episodes} episodes of new classes", file=sys.stderr)
