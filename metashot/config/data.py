@@ -44,6 +44,8 @@ class Omniglot:
     """1,028/172/423 characters; 1,200/none/423 characters; 30/none/20 or 25/5/20 alphabets"""
     rotations: bool = True
     """turned by 90, 180 and 270 degrees, a character is three more classes"""
+    turned_tests: bool = True
+    """so it is for validation and testing, not only for training"""
     repacked: bool = False
     """accept archives other than the official ones"""
 

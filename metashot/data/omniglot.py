@@ -69,6 +69,7 @@ def omniglot(
     size: int = 28,
     split: Split = "tuning",
     rotations: bool = True,
+    turned_tests: bool = True,
     repacked: bool = False,
 ) -> Splits:
     """Omniglot, split for meta-training and meta-testing.
@@ -79,6 +80,7 @@ def omniglot(
             1,200 and has no val; "alphabets" trains on the 30 background alphabets and tests on
             the 20 evaluation alphabets, without val; "alphabets_tuning" has 5 of the 30 for val.
         rotations: each character also turned by 90, 180 and 270 degrees, as further classes.
+        turned_tests: so are those of val and test, not only those of train.
 
     Returns:
         Images [n, size, size, 1] uint8, dark ink (0) on white paper (255), with alphabets as
@@ -92,22 +94,22 @@ def omniglot(
     everything = prepare_omniglot(source, size=size, repacked=repacked)
     number = {name: c for c, name in enumerate(everything.names)}
 
-    def part(names: list[str]) -> Dataset:
+    def part(names: list[str], turned: bool = rotations and turned_tests) -> Dataset:
         chosen = select(everything, [number[name] for name in names])
-        return with_rotations(chosen) if rotations else chosen
+        return with_rotations(chosen) if turned else chosen
 
     if split.startswith("alphabets"):
         border = ARCHIVES[0].characters
         background, evaluation = everything.names[:border], everything.names[border:]
         held_out = [name for name in background if name.split("/")[0] in SMALL]
         if split == "alphabets":
-            return Splits(part([*background]), None, part([*evaluation]))
+            return Splits(part([*background], rotations), None, part([*evaluation]))
         trained = [name for name in background if name not in held_out]
-        return Splits(part(trained), part(held_out), part([*evaluation]))
+        return Splits(part(trained, rotations), part(held_out), part([*evaluation]))
     train, val, test = map(_published, ("train", "val", "test"))
     if split == "characters":
-        return Splits(part(train + val), None, part(test))
-    return Splits(part(train), part(val), part(test))
+        return Splits(part(train + val, rotations), None, part(test))
+    return Splits(part(train, rotations), part(val), part(test))
 
 
 def prepare_omniglot(

@@ -111,6 +111,8 @@ def test_the_alphabets_split_is_that_of_the_archives(source: Path):
     assert (train.classes, val, test.classes) == (12, None, 8)
     assert {group.split("_")[0] for group in train.groups} == {"background"}
     assert omniglot(source, split="alphabets", rotations=False).test.classes == 2
+    train, _, test = omniglot(source, split="alphabets", turned_tests=False)
+    assert (train.classes, test.classes) == (12, 2)
 
 
 def test_some_background_alphabets_may_be_for_choosing(
