@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .learners.memory_matching import memory_matching
     from .learners.meta_lstm import meta_lstm
     from .learners.prototypical import prototypical
+    from .learners.segmentation import one_shot_segmentation
     from .learners.siamese import siamese
     from .loading import load
     from .portable import export
@@ -100,6 +101,7 @@ _HOMES = {
     "learners.memory_matching": ("memory_matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
+    "learners.segmentation": ("one_shot_segmentation",),
     "learners.siamese": ("siamese",),
     "loading": ("load",),
     "portable": ("export",),
@@ -154,6 +156,7 @@ __all__ = [
     "nearest_embedding",
     "nearest_neighbor",
     "nets",
+    "one_shot_segmentation",
     "optim",
     "pairs",
     "plots",

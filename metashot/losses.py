@@ -151,3 +151,18 @@ def lifted_structured(embeddings: Array, examples: Examples, *, margin: float = 
     pull = jax.nn.logsumexp(jnp.where(both & ~alike, margin - distance, -1e30), axis=1)
     j = jnp.logaddexp(pull[:, None], pull) + distance
     return masked_mean(jnp.maximum(j, 0) ** 2, jnp.triu(both & alike, 1)) / 2
+
+
+def pixel_loss(
+    logits: Array, shares: Array, weights: Array, *, foreground_weight: float = 1.0
+) -> Array:
+    """Sum of -y log p - (1 - y) log(1 - p) over pixels, p the sigmoid of a logit.
+
+    Args:
+        logits: [...], finite.
+        shares: y [...], of the class in each pixel or cell.
+        weights: [...] of each, 0 where it does not count.
+        foreground_weight: of the term of y.
+    """
+    of_class = foreground_weight * shares * jax.nn.softplus(-logits)
+    return (weights * (of_class + (1 - shares) * jax.nn.softplus(logits))).sum()

@@ -11,13 +11,16 @@ from .backbones import (
     mlp,
     with_embedding,
 )
+from .branches import Branches, small_branches, tied_branches, two_networks, vgg_branches
 from .comparisons import COMPARISONS, calibrated, compare, init_comparison
 from .convolutions import conv, conv_general_dilated, depthwise
 from .efficientnet import EfficientNetLite, efficientnet_lite0
 from .factorised import assembled, factorised_conv, factorised_dense
+from .hashing import hashed, init_hash
 from .layers import dense, unit
 from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
 from .recurrent import attention_lstm, init_lstm, lstm
+from .resampling import area_means, bilinear_taps, transposed_bilinear
 from .streams import (
     CHARACTERS,
     Layer,
@@ -27,21 +30,27 @@ from .streams import (
     stream,
     stream_shapes,
 )
+from .vgg import ceil_max_pool, centred_bgr, fcn32s, vgg16
 
 __all__ = [
     "CHARACTERS",
     "COMPARISONS",
     "MLP",
+    "Branches",
     "Conv4",
     "ConvBlock",
     "EfficientNetLite",
     "Layer",
     "apply_layer",
     "apply_stream",
+    "area_means",
     "assembled",
     "attention_lstm",
     "batch_norm",
+    "bilinear_taps",
     "calibrated",
+    "ceil_max_pool",
+    "centred_bgr",
     "compare",
     "conv",
     "conv4",
@@ -51,9 +60,12 @@ __all__ = [
     "efficientnet_lite0",
     "factorised_conv",
     "factorised_dense",
+    "fcn32s",
     "from_flax",
+    "hashed",
     "init_comparison",
     "init_dense",
+    "init_hash",
     "init_lstm",
     "init_stream",
     "init_with_head",
@@ -63,8 +75,14 @@ __all__ = [
     "moments",
     "norm_relu_pool",
     "running",
+    "small_branches",
     "stream",
     "stream_shapes",
+    "tied_branches",
+    "transposed_bilinear",
+    "two_networks",
     "unit",
+    "vgg16",
+    "vgg_branches",
     "with_embedding",
 ]
