@@ -78,3 +78,106 @@ one_shot = Metric(measure=_share_of_the_best, summary=_summarise_trials)
 A trial is an exemplar of a paired episode and its candidates, or a query of an ordinary one and the
 classes. n equal best scores of which one is right are 1/n of a right answer.
 """
+
+
+def count_pixels(outputs: Array, query: Examples, about: PyTree) -> PyTree:
+    """The pixels of each query: {"counts" [q, 4] int32, "class" [], "pictures" [q]}.
+
+    Counted are those of the class that were found, wrongly found and missed, and the background
+    that was left (tp, fp, fn, tn); of padding and pixels that do not count, none.
+
+    Args:
+        outputs: logits [q, H, W]; foreground is above 0.
+        query: masks [q, H, W] of 1, 0, and -1 for what does not count.
+        about: {"class" [], "pictures" [q]}, which class is asked for, in which pictures.
+    """
+    answer, truth = outputs > 0, query.targets > 0
+    counts = (query.targets >= 0) & query.mask[:, None, None]
+    kinds = [answer & truth, answer & ~truth, ~answer & truth, ~answer & ~truth]
+    found = [(kind & counts).sum((1, 2), dtype=jnp.int32) for kind in kinds]
+    return {"counts": jnp.stack(found, -1), "class": about["class"], "pictures": about["pictures"]}
+
+
+def class_iou(measures: PyTree) -> dict[int, float]:
+    """Intersection over union of each class that was asked for, of pixels summed over all queries.
+
+    Args:
+        measures: what `count_pixels` measured, stacked.
+    """
+    classes, table = _by_picture(measures)
+    return dict(zip(classes.tolist(), _iou(table.sum(0)).tolist(), strict=True))
+
+
+def mean_iou(classes: int | None = None) -> Metric:
+    """`class_iou` averaged over classes: the score of PASCAL-5i. Background is no class.
+
+    The interval is a seeded bootstrap over pictures, in which a class that no drawn picture has is
+    left out.
+
+    Args:
+        classes: how many there are, where one that was never asked for counts as 0; None averages
+            over those that were.
+    """
+
+    def summary(measures: PyTree) -> dict[str, tuple[float, float]]:
+        asked, table = _by_picture(measures)
+        share = 1 if classes is None else len(asked) / classes
+
+        def score(sums: Counts) -> Floats:
+            there = sums.any(-1)
+            return share * np.where(there, _iou(sums), 0).sum(-1) / np.maximum(there.sum(-1), 1)
+
+        return {"mean_iou": _bootstrapped(table, score)}
+
+    return Metric(count_pixels, summary)
+
+
+def _summarise_binary(measures: PyTree) -> dict[str, tuple[float, float]]:
+    _, table = _by_picture(measures)
+
+    def score(sums: Counts) -> Floats:
+        pooled = sums.sum(-2)
+        return (_iou(pooled) + _iou(pooled[..., ::-1])) / 2
+
+    return {"binary_iou": _bootstrapped(table, score)}
+
+
+def _summarise_images(measures: PyTree) -> dict[str, tuple[float, float]]:
+    counts = np.asarray(measures["counts"]).reshape(-1, 4)
+    return {"image_iou": mean_and_interval(_iou(counts[counts.any(-1)]))}
+
+
+# Mean of the foreground's and the background's intersection over union, pixels of all classes
+# pooled (co-FCN and those after it); means of each query's own are `image_iou`. Neither is the
+# score of PASCAL-5i, which is `mean_iou(5)`.
+binary_iou = Metric(count_pixels, _summarise_binary)
+image_iou = Metric(count_pixels, _summarise_images)
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def _iou(counts: Counts) -> Floats:
+    """[...] of counts [..., 4], whose order backwards is that of the background."""
+    return counts[..., 0] / np.maximum(counts[..., :3].sum(-1), 1)
+
+
+def _by_picture(measures: PyTree) -> tuple[NDArray[np.int64], Counts]:
+    """The classes asked for, and their counts [pictures, classes, 4]."""
+    counts = np.asarray(measures["counts"])
+    asked, of_class = np.unique(measures["class"], return_inverse=True)
+    pictures, place = np.unique(measures["pictures"], return_inverse=True)
+    table = np.zeros((len(pictures), len(asked), 4), np.int64)
+    np.add.at(table, (place.reshape(counts.shape[:2]), of_class[:, None]), counts)
+    return asked, table
+
+
+def _bootstrapped(
+    table: Counts, score: Callable[[Counts], Floats], draws: int = 1000
+) -> tuple[float, float]:
+    """A score of counts [pictures, classes, 4] summed over pictures, and half its 95 % range."""
+    n = len(table)
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), draws)
+    drawn = score((weights @ table.reshape(n, -1)).reshape(draws, *table.shape[1:]))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(score(table.sum(0))), float(high - low) / 2

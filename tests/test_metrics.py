@@ -86,3 +86,74 @@ def test_a_trial_is_a_query_of_an_ordinary_episode() -> None:
     unknown = jnp.full((4, 20), -jnp.inf).at[:, 7].set(0)
     told = metrics.one_shot.measure(unknown, query, ())
     assert told["right"].tolist()[:2] == [0, 1]
+
+
+# Masks
+
+
+def asked(*parts: tuple[int, int, list, list]) -> dict:
+    """What is measured of (class, picture, truth, answer), each an episode of one query."""
+    measured = []
+    for number, picture, truth, answer in parts:
+        logits = jnp.where(jnp.array([answer]) > 0, 0.5, 0.0)  # zero is background
+        query = Examples(jnp.zeros((1, 1)), jnp.array([truth]), jnp.ones(1, bool))
+        about = {"class": jnp.array(number), "pictures": jnp.array([picture])}
+        measured.append(metrics.count_pixels(logits, query, about))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *measured)
+
+
+TWO_CLASSES = (
+    (0, 0, [[1, 1], [0, 0]], [[1, 0], [1, 0]]),
+    (0, 1, [[1, 1], [1, 1]], [[1, 1], [1, 0]]),
+    (3, 2, [[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]]),
+)
+
+
+def test_intersection_over_union_by_each_name() -> None:
+    measures = asked(*TWO_CLASSES)
+    assert measures["counts"].dtype == np.int32
+    assert measures["counts"][:, 0].tolist() == [[1, 1, 1, 1], [3, 0, 1, 0], [0, 0, 1, 5]]
+    assert metrics.class_iou(measures) == {0: pytest.approx(4 / 7), 3: 0}
+    score = lambda metric: next(iter(metric.summary(measures).values()))[0]
+    assert score(metrics.mean_iou()) == pytest.approx(0.285714, abs=1e-6)
+    assert score(metrics.mean_iou(5)) == pytest.approx(0.114286, abs=1e-6)
+    assert score(metrics.binary_iou) == pytest.approx(0.55)
+    assert score(metrics.image_iou) == pytest.approx(0.361111, abs=1e-6)
+
+
+def test_void_is_background_or_does_not_count() -> None:
+    answer = [[1, 1, 0, 1]]
+    background, ignored = [[1, 0, 0, 0]], [[1, -1, 0, 0]]
+    found = [metrics.class_iou(asked((0, 0, truth, answer)))[0] for truth in (background, ignored)]
+    assert found == pytest.approx([1 / 3, 1 / 2])
+
+
+def test_padding_and_unknown_classes_count_no_foreground() -> None:
+    query = Examples(jnp.zeros((2, 1)), jnp.ones((2, 1, 3), int), jnp.array([True, False]))
+    about = {"class": 0, "pictures": jnp.arange(2)}
+    counts = metrics.count_pixels(jnp.full((2, 1, 3), -jnp.inf), query, about)["counts"]
+    assert counts.tolist() == [[0, 0, 3, 0], [0, 0, 0, 0]]
+
+
+def test_sums_are_exact_beyond_single_precision() -> None:
+    counts = np.tile(np.array([[[2**24 + 1, 0, 1, 0]]], np.int32), (99, 1, 1))
+    measures = {"counts": counts, "class": np.zeros(99, int), "pictures": np.arange(99)[:, None]}
+    assert metrics.class_iou(measures)[0] == (2**24 + 1) / (2**24 + 2)
+
+
+def test_the_interval_is_a_bootstrap_over_pictures() -> None:
+    """Equal pictures leave none; repeated queries of a picture do not narrow it."""
+    rng = np.random.default_rng(0)
+    hits = rng.integers(1, 10, 40)
+    counts = np.stack([hits, 10 - hits, 0 * hits, 0 * hits], -1)[:, None].astype(np.int32)
+    pictures = np.arange(40)[:, None]
+    once = {"counts": counts, "class": np.zeros(40, int), "pictures": pictures}
+    twice = {name: np.concatenate([value, value]) for name, value in once.items()}
+    value, half = metrics.mean_iou().summary(once)["mean_iou"]
+    assert value == pytest.approx(hits.mean() / 10)
+    # All unions are 10: a mean of 40 numbers, whose spread is known.
+    assert half == pytest.approx(1.96 * hits.std() / 10 / 40**0.5, rel=0.1)
+    assert metrics.mean_iou().summary(twice)["mean_iou"] == pytest.approx((value, half))
+    assert metrics.mean_iou().summary(once) == metrics.mean_iou().summary(once)
+    same = {**once, "counts": np.repeat(counts[:1], 40, 0)}
+    assert metrics.binary_iou.summary(same)["binary_iou"][1] == 0

@@ -115,7 +115,8 @@ def one_shot_segmentation(
         else:
             logits = made.enlarged(logits, query.targets.shape[1:])
         # Where nothing is known nothing counts, but -inf would leave NaN in the gradient.
-        logits = combined(logits, task["known"] | ~task["known"].any())
+        known = task["known"]
+        logits = combined(logits, jnp.logical_or(known, ~known.any()))
         value = pixel_loss(logits, shares, weights, foreground_weight=foreground_weight)
         over = query.mask.sum() if reduction == "sum" else weights.sum()
         state = variables["state"]

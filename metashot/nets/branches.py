@@ -30,14 +30,14 @@ class Branches(NamedTuple):
     classifiers: Callable[..., tuple[tuple[Array, Array], PyTree]]
     # (variables, pictures, masks [n, H, W] of 0 and 1) -> (weights [n, D], bias [n]), stats
     features: Callable[..., tuple[Array, PyTree]]  # (variables, pictures) -> [n, h, w, D], stats
-    enlarged: Callable[[Array, tuple[int, int]], Array]  # [..., h, w] -> [..., H, W]
+    enlarged: Callable[[Array, Sequence[int]], Array]  # [..., h, w] -> [..., H, W]
 
 
 def two_networks(
     *,
     conditioning: Network,
     segmentation: Network,
-    enlarged: Callable[[Array, tuple[int, int]], Array],
+    enlarged: Callable[[Array, Sequence[int]], Array],
     centred: Callable[[Array], Array] = lambda pictures: pictures,
     size: int | None = None,
     hash_scale: float = 1.0,
@@ -152,7 +152,7 @@ def tied_branches(
 
     def maps_of(
         variables: Variables, pictures: Array, train: bool = False, **settings: Any
-    ) -> tuple[Sequence[Array], PyTree]:
+    ) -> tuple[Any, PyTree]:
         own = part_of(variables, "network")
         if frozen:
             maps, _ = body.apply(jax.lax.stop_gradient(own), pictures)
@@ -172,9 +172,8 @@ def tied_branches(
         ]
         start, state = jnp.concatenate(project), {"network": made["state"]}
         if hashed_from is not None:
-            code = init_hash(hash_key, hashed_from, size, start.dtype)
-            state["hash"] = code
-            start = jax.vmap(lambda row: hashed_back(code, row, hashed_from))(start)
+            state["hash"] = init_hash(hash_key, hashed_from, size, start.dtype)
+            start = hashed_back(state["hash"], start, hashed_from)
         params = {
             "network": made["params"],
             "project": {str(i): kernel for i, kernel in enumerate(project)},
@@ -210,7 +209,7 @@ def tied_branches(
     return Branches(init, classifiers, features, half_pixel_bilinear)
 
 
-def half_pixel_bilinear(maps: Array, size: tuple[int, int]) -> Array:
+def half_pixel_bilinear(maps: Array, size: Sequence[int]) -> Array:
     """[..., H, W] of maps [..., h, w], cell i over the pixels that are its share of the picture."""
     return jax.image.resize(maps, (*maps.shape[:-2], *size), "linear", antialias=False)
 
@@ -228,8 +227,10 @@ def masked_mean_of(maps: Array, masks: Array) -> Array:
 
 
 def hashed_back(code: PyTree, theta: Array, inputs: int) -> Array:
-    """[inputs]: the transpose of `hashed`, of theta [outputs]."""
-    return jax.ops.segment_sum(code["sign"] * theta, code["index"], inputs)
+    """[n, inputs]: the transpose of `hashed`, of theta [n, outputs]."""
+    return (
+        jnp.zeros((len(theta), inputs), theta.dtype).at[:, code["index"]].add(code["sign"] * theta)
+    )
 
 
 class Pyramid(nn.Module):

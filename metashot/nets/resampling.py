@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ def bilinear_taps(stride: int) -> Floats:
     return 1 - np.abs(np.arange(2 * stride) - (stride - 0.5)) / stride
 
 
-def transposed_bilinear(maps: Array, stride: int, size: tuple[int, int], offset: int = 0) -> Array:
+def transposed_bilinear(maps: Array, stride: int, size: Sequence[int], offset: int = 0) -> Array:
     """A transposed convolution with `bilinear_taps`, without padding, of which a part is kept.
 
     It is the fixed layer at the end of an FCN: n cells become stride * (n + 1) pixels, and fade
@@ -55,7 +57,7 @@ def transposed_bilinear(maps: Array, stride: int, size: tuple[int, int], offset:
     return _resampled(maps, *map(matrix, maps.shape[-2:], size))
 
 
-def area_means(maps: Array, size: tuple[int, int]) -> Array:
+def area_means(maps: Array, size: Sequence[int]) -> Array:
     """[..., h, w]: means of maps [..., H, W] over size = (h, w) equal areas."""
 
     def matrix(pixels: int, cells: int) -> Floats:
