@@ -44,7 +44,8 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to each episode's support, answer its queries, and measure.
 
-    The same seed and stream give every learner the same episodes.
+    The same seed and stream give every learner the same episodes; a published list is gone through
+    in its order, whatever they are.
 
     Args:
         learner: closed over.
@@ -114,7 +115,8 @@ def evaluator(
     mesh = episode_mesh(count)
     arrays = replicate(episodes.arrays, mesh)
     settings = {"count": count, "seed": seed, "stream": stream, "chunk": chunk, "metric": metric}
-    measure_all = make_measure_all(learner, episodes.sample, mesh, **settings)
+    sample, listed = episodes.sample, episodes.listed
+    measure_all = make_measure_all(learner, sample, mesh, listed=listed, **settings)
 
     def run(variables: Variables) -> Evaluation:
         measures = jax.tree.map(np.asarray, measure_all(replicate(variables, mesh), arrays))
@@ -133,24 +135,25 @@ def make_measure_all(
     stream: int,
     chunk: int | None,
     metric: metrics.Metric,
+    listed: Callable[[Array, Any], Any] | None = None,
 ) -> Any:
     """A jitted (variables, arrays) -> measures of the whole list, each leaf [count, ...]."""
     held = chunk or (1 if jax.default_backend() == "cpu" else 25)
     width = min(held, count // mesh.size) * mesh.size  # episodes at once, over all devices
     rounds = -(-count // width)
 
-    def measure(variables: Variables, arrays: PyTree, key: Array) -> PyTree:
-        sample_key, adapt_key = jax.random.split(key)
-        return _measured(learner, variables, sample(sample_key, arrays), adapt_key, metric)
+    def measure(variables: Variables, arrays: PyTree, i: Array) -> PyTree:
+        sample_key, adapt_key = jax.random.split(episode_key(seed, stream, i))
+        episode = listed(i, arrays) if listed else sample(sample_key, arrays)
+        return _measured(learner, variables, episode, adapt_key, metric)
 
     @partial(jax.jit, compiler_options=compiler_options())
     def measure_all(variables: Variables, arrays: PyTree) -> PyTree:
         # A last round that is not full repeats episodes from the start of the list.
         index = jnp.arange(rounds * width) % count
-        keys = jax.vmap(lambda i: episode_key(seed, stream, i))(index)
-        keys = divide(keys.reshape(rounds, width), mesh)
+        index = divide(index.reshape(rounds, width), mesh)
         one = partial(measure, variables, arrays)
-        measures = jax.lax.map(lambda keys: over_episodes(one, keys), keys)
+        measures = jax.lax.map(lambda some: over_episodes(one, some), index)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], measures)
 
     return measure_all

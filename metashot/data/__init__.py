@@ -17,18 +17,35 @@ from .episodes import Episodes, batches, episode_key, episodes, redrawn, sample_
 from .folders import class_folders
 from .glyphs import glyphs
 from .inaturalist import inaturalist
+from .masks import (
+    MaskDataset,
+    MaskedImages,
+    MaskSplits,
+    from_masks,
+    joined,
+    listed,
+    mask_episodes,
+    official_pairs,
+    split_by_class,
+)
 from .mini_imagenet import mini_imagenet
 from .omniglot import omniglot, prepare_omniglot
 from .omniglot_runs import omniglot_runs
 from .pairs import paired, pairs, problems
+from .scenes import scene_episodes
 from .tfds import tfds
 from .tiny_imagenet import tiny_imagenet
+from .voc import VOC, davis, first_frame_episodes, fold_classes, pascal_5i, voc_layout
 
 __all__ = [
     "INK",
+    "VOC",
     "ClassImages",
     "Dataset",
     "Episodes",
+    "MaskDataset",
+    "MaskSplits",
+    "MaskedImages",
     "Prepare",
     "Splits",
     "augment",
@@ -37,24 +54,36 @@ __all__ = [
     "class_folders",
     "copies",
     "cub",
+    "davis",
     "episode_key",
     "episodes",
+    "first_frame_episodes",
+    "fold_classes",
     "four_views",
     "from_arrays",
+    "from_masks",
     "glyphs",
     "inaturalist",
+    "joined",
+    "listed",
+    "mask_episodes",
     "mini_imagenet",
+    "official_pairs",
     "omniglot",
     "omniglot_runs",
     "paired",
     "pairs",
+    "pascal_5i",
     "prepare_omniglot",
     "problems",
     "redraw",
     "redrawn",
     "rotations",
     "sample_episode",
+    "scene_episodes",
     "select",
+    "split_by_class",
     "tfds",
     "tiny_imagenet",
+    "voc_layout",
 ]

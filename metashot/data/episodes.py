@@ -23,6 +23,8 @@ class Episodes(NamedTuple):
     arrays: PyTree
     sample: Callable[[Array, Any], Episode]  # (key, arrays) -> Episode
     prepare: Prepare | None = None  # how pictures became inputs, where that was all
+    # (index, arrays) -> Episode of a fixed list, which evaluation goes through in its order.
+    listed: Callable[[Array, Any], Episode] | None = None
 
 
 def episode_key(seed: int | Array, stream: int, index: int | Array) -> Array:
