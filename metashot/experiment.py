@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from . import config as configs
-from . import pretrained
+from . import metrics, pretrained
 from .base import Array, Episode, Learner, Variables
 from .config import (
     Batch,
@@ -19,8 +21,10 @@ from .config import (
     FineTune,
     Imprinting,
     Learnet,
+    MaskSizes,
     MixedSizes,
     Pairs,
+    Segmentation,
     Siamese,
     Sizes,
 )
@@ -31,6 +35,7 @@ from .devices import episode_mesh
 from .evaluation import Evaluation, evaluate
 from .learners.baselines import nearest_neighbor
 from .learners.learnet import from_siamese
+from .learners.segmentation import everything_marked
 from .loading import CHOICE, as_chosen, load, read_config, shapes_of, trained_way, write_classes
 from .recognition import Classifier, Pictures, stored_task
 from .runs import write_atomically
@@ -60,29 +65,49 @@ def build(config: Experiment) -> Parts:
         splits = config.data.load()
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from error
-    check_sizes("test.", config.test, held_out(splits))
-    check_sizes("test.", config.test, splits.test)
+    for dataset in (held_out(splits), splits.test):
+        check_sizes(config, "test.", config.test, dataset)
     _check_training(config, splits.train)
+    source = episodes_of(config, splits.train, config.train)
+    if any(vars(config.redraw).values()):
+        if isinstance(config.train, MaskSizes):
+            raise ConfigError(f"redraw is {config.redraw}; it moves pictures, but not their masks")
+        source = redrawn(source, **vars(config.redraw))
+    shape = _input_shape(source)
     chunk_size(config.meta_batch, config.chunk, episode_mesh(config.meta_batch))
     try:
         learner = config.learner.build(trained_way(config))
         optimizer = config.optimizer.build(config.steps)
-        shapes_of(learner, splits.train.shape)
+        shapes_of(learner, shape)
     except ConfigError:
         raise
     except (ValueError, TypeError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"learner cannot be built for {splits.train.shape} pictures: {reason}"
-        ) from error
+        raise ConfigError(f"learner cannot be built for {shape} pictures: {reason}") from error
     if getattr(getattr(config.learner, "network", None), "pretrained", False):
         learner = starting_from(pretrained.efficientnet_lite0(), learner)
-    draw = {Batch: batches, Pairs: pairs}.get(type(config.train), episodes)
-    source = draw(splits.train, **vars(config.train))
-    if any(vars(config.redraw).values()):
-        source = redrawn(source, **vars(config.redraw))
-    validation = None if splits.val is None else episodes(splits.val, **vars(config.test))
+    validation = None if splits.val is None else episodes_of(config, splits.val, config.test)
     return Parts(splits, learner, optimizer, source, validation)
+
+
+def episodes_of(config: Experiment, dataset: Any, sizes: Any) -> Episodes:
+    """What a configuration draws from a part of its data, to train on or to be tested with."""
+    if isinstance(sizes, MaskSizes):
+        return config.data.episodes(dataset, **vars(sizes))
+    draw = {Batch: batches, Pairs: pairs}.get(type(sizes), episodes)
+    return draw(dataset, **vars(sizes))
+
+
+def metric_of(config: Experiment) -> metrics.Metric:
+    """What a configuration's checkpoints are compared by, and its final figure."""
+    return metrics.mean_iou() if isinstance(config.test, MaskSizes) else metrics.accuracy
+
+
+def _input_shape(source: Episodes) -> tuple[int, ...]:
+    """Of a picture of an episode."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    episode = jax.eval_shape(source.sample, key, source.arrays)
+    return episode.support.inputs.shape[1:]
 
 
 def starting_from(body: Variables, learner: Learner) -> Learner:
@@ -103,37 +128,46 @@ def held_out(splits: Splits) -> Dataset:
     return splits.train if splits.val is None else splits.val
 
 
-def check_sizes(prefix: str, sizes: Sizes | MixedSizes, dataset: Dataset) -> None:
+def check_sizes(config: Experiment, prefix: str, sizes: Any, dataset: Any) -> None:
     """Refuse episodes that a data set cannot give, naming the field.
 
     Raises:
-        ConfigError: more classes or images than there are.
+        ConfigError: more classes or images than there are; masks of data that have none.
     """
-    problem = impossible_sizes(dataset, **vars(sizes))
-    if problem:
+    if isinstance(sizes, MaskSizes):
+        if not hasattr(config.data, "episodes"):
+            name = type(config.data).__name__
+            raise ConfigError(f"data is {name}, which has no masks: take GlyphScenes, or Sizes()")
+        try:
+            episodes_of(config, dataset, sizes)
+        except ValueError as error:
+            raise ConfigError(f"{prefix}{error}") from error
+        return
+    impossible = impossible_pairs if isinstance(sizes, Pairs) else impossible_sizes
+    if problem := impossible(dataset, **vars(sizes)):
         raise ConfigError(prefix + problem)
 
 
 def _check_training(config: Experiment, dataset: Dataset) -> None:
-    """Refuse training that does not fit: plain batches are for classifiers, pairs for some."""
-    classes = getattr(config.learner, "classes", None)
-    name = type(config.learner).__name__
-    if isinstance(config.train, Batch):
-        if classes is None:
-            raise ConfigError(f"train is {config.train}; {name} needs episodes, train=Sizes()")
-        if classes != dataset.classes:
-            raise ConfigError(
-                f"learner.classes is {classes}, but the training data have {dataset.classes} "
-                "classes"
-            )
-    elif classes is not None:
-        raise ConfigError(f"train is {config.train}; {name} needs plain batches, train=Batch()")
-    elif isinstance(config.train, Sizes | MixedSizes):
-        check_sizes("train.", config.train, dataset)
-    elif not isinstance(config.learner, Learnet | Siamese):
-        raise ConfigError(f"train is {config.train}; {name} needs episodes, train=Sizes()")
-    elif problem := impossible_pairs(dataset, **vars(config.train)):
-        raise ConfigError(f"train.{problem}")
+    """Refuse training that does not fit the learner, or the data."""
+    train, learner = config.train, config.learner
+    classes = getattr(learner, "classes", None)
+    kinds: Any = Sizes | MixedSizes
+    needs = "episodes, train=Sizes()"
+    if classes is not None:
+        kinds, needs = Batch, "plain batches, train=Batch()"
+    elif isinstance(learner, Segmentation):
+        kinds, needs = MaskSizes, "masks, train=MaskSizes()"
+    elif isinstance(learner, Learnet | Siamese):
+        kinds |= Pairs
+    if not isinstance(train, kinds):
+        raise ConfigError(f"train is {train}; {type(learner).__name__} needs {needs}")
+    if classes is None:
+        return check_sizes(config, "train.", train, dataset)
+    if classes != dataset.classes:
+        raise ConfigError(
+            f"learner.classes is {classes}, but the training data have {dataset.classes} classes"
+        )
 
 
 def run(
@@ -177,6 +211,7 @@ def run(
         validation_episodes=config.validation_episodes,
         validate_every=config.validate_every,
         log_every=config.log_every,
+        metric=metric_of(config),
         workdir=folder,
         resume=resume,
         progress=progress,
@@ -232,16 +267,21 @@ def choose_rate(
 def compare(
     config: Experiment, parts: Parts, variables: Variables
 ) -> tuple[Evaluation, Evaluation]:
-    """The final figure of a run, and the nearest neighbour's on the pixels of the same episodes.
+    """The final figure of a run, and the nearest neighbour's on the pixels of the same episodes;
+    with masks, that of marking everything.
 
     The episodes are those of `metashot evaluate`, whatever the seed of the run.
     """
-    test = episodes(parts.splits.test, **vars(config.test))
-    pixels = nearest_neighbor(way=config.test.way)
+    test = episodes_of(config, parts.splits.test, config.test)
+    if isinstance(config.test, MaskSizes):
+        other = everything_marked()
+    else:
+        other = nearest_neighbor(way=config.test.way)
     untrained: Variables = {"params": {}, "state": {}}
+    settings: Any = {"count": config.test_episodes, "metric": metric_of(config)}
     return (
-        evaluate(parts.learner, variables, test, count=config.test_episodes),
-        evaluate(pixels, untrained, test, count=config.test_episodes),
+        evaluate(parts.learner, variables, test, **settings),
+        evaluate(other, untrained, test, **settings),
     )
 
 
@@ -298,12 +338,13 @@ def sweep(
     refuse_folder(folder, resume)
     if resume:
         refuse_changes(read_config(folder), config)
-    test = episodes(build(config).splits.test, **vars(config.test))
+    test = episodes_of(config, build(config).splits.test, config.test)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.py", configs.as_text(config))
     for seed in range(config.seed, config.seed + seeds):
         member, own = dataclasses.replace(config, seed=seed), folder / f"seed{seed}"
         begun = (own / "config.py").exists()
         trained, parts = run(member, own, resume=begun, progress=progress)
-        reached = evaluate(parts.learner, trained.variables, test, count=config.test_episodes)
+        settings: Any = {"count": config.test_episodes, "metric": metric_of(config)}
+        reached = evaluate(parts.learner, trained.variables, test, **settings)
         yield Member(seed, own, trained.step, reached)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from . import config as configs
 from .base import Episode, Examples, Learner, Variables
 from .checkpoints import Checkpoints
-from .config import ConfigError, Experiment, MixedSizes, Sizes
+from .config import ConfigError, Experiment, MaskSizes, MixedSizes, Sizes
 from .runs import write_atomically
 
 CLASSES = "classes.json"  # what `write_classes` writes
@@ -164,6 +164,8 @@ def as_chosen(config: Experiment, folder: Path) -> Experiment:
 def trained_way(config: Experiment) -> int:
     """The length of the class axis that training needs."""
     train, test = config.train, config.test
+    if isinstance(test, MaskSizes):
+        return 1
     if isinstance(train, MixedSizes):
         return max(train.way[1], test.way)
     return max(train.way, test.way) if isinstance(train, Sizes) else test.way

@@ -42,7 +42,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def curves(history: list[dict[str, float]]) -> Figure:
-    """Loss and accuracy over the episodes seen.
+    """Loss, and accuracy or intersection over union, over the episodes seen.
 
     Args:
         history: rows of metrics.jsonl (`Trained.history`).
@@ -51,29 +51,29 @@ def curves(history: list[dict[str, float]]) -> Figure:
         ValueError: no row of training.
     """
     training = [row for row in history if "loss" in row]
-    validation = [row for row in history if "val_accuracy" in row]
     if not training:
         raise ValueError("the history has no row of training yet; there is nothing to draw")
+    masks = "iou" in training[0]
+    own, name = ("iou", "mean_iou") if masks else ("accuracy", "accuracy")
+    validation = [row for row in history if f"val_{name}" in row]
     seen = {row["step"]: row["episodes"] for row in training}
     episodes = list(seen.values())
     figure = _figure(9, 3.4)
     left, right = figure.subplots(1, 2)
     left.plot(episodes, [row["loss"] for row in training], lw=0.8, color="tab:blue")
     left.set(xlabel="training episodes", ylabel="query loss", ylim=(0, None))
-    right.plot(
-        episodes, [row["accuracy"] for row in training], lw=0.8, color="tab:blue", label="training"
-    )
+    right.plot(episodes, [row[own] for row in training], lw=0.8, color="tab:blue", label="training")
     if validation:
         right.errorbar(
             [seen[row["step"]] for row in validation],
-            [row["val_accuracy"] for row in validation],
+            [row[f"val_{name}"] for row in validation],
             yerr=[row["val_interval"] for row in validation],
             marker="o",
             capsize=3,
             color="tab:orange",
             label="validation classes",
         )
-    right.set(xlabel="training episodes", ylabel="accuracy", ylim=(0, 1))
+    right.set(xlabel="training episodes", ylabel="IoU" if masks else name, ylim=(0, 1))
     right.legend(loc="lower right", frameon=False)
     for axes in (left, right):
         _plain(axes)

@@ -57,7 +57,7 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def _text(self) -> str:
-        wanted = ("loss", "accuracy", "val_accuracy", "episodes/s")
+        wanted = ("loss", "accuracy", "iou", "val_accuracy", "val_mean_iou", "episodes/s")
         return "  ".join(f"{k} {self._figures[k]:.3g}" for k in wanted if k in self._figures)
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ def test_installed_configs_are_valid_and_described(name: str):
         (config.ANIL, metashot.anil, {"network", "way"}),
         (config.NearestEmbedding, metashot.nearest_embedding, {"network", "way"}),
         (config.Conv4, nets.conv4, set()),
+        (config.Pyramid, nets.pyramid, set()),
         (config.Glyphs, metashot.data.glyphs, set()),
         (config.Omniglot, metashot.data.omniglot, set()),
         (config.ClassFolders, metashot.data.class_folders, {"source"}),
@@ -64,6 +65,17 @@ def test_fields_are_the_constructors_keywords(
     assert set(fields) | given_elsewhere == set(keywords)
     for name in set(fields) - given_elsewhere:
         assert fields[name] == keywords[name].default, name
+
+
+def test_segmentations_fields_are_the_keywords_of_learner_and_branches():
+    fields = {f.name: f.default for f in dataclasses.fields(config.Segmentation)}
+    tied = inspect.signature(nets.tied_branches).parameters
+    own = inspect.signature(metashot.one_shot_segmentation).parameters
+    keywords = {**tied, **own}
+    left_out = {"branches", "frozen", "scale", "bias"}
+    assert fields.keys() == keywords.keys() - left_out
+    for name in fields.keys() - {"network"}:
+        assert fields[name] == keywords[name].default
 
 
 def test_imprintings_fields_are_its_constructors_keywords():

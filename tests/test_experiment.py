@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 import metashot
 from metashot import config, experiment, loading
+from metashot.base import Examples
 from metashot.config import (
     Batch,
     ConfigError,
@@ -196,3 +199,49 @@ def test_pairs_and_layers_that_do_not_fit_are_refused(changes: dict[str, object]
         small = dataclasses.replace(small, data=TINY.data)
     with pytest.raises(ConfigError, match=said):
         experiment.build(small)
+
+
+SCENES = Experiment(
+    data=config.GlyphScenes(train=6, val=4, test=4, drawings=8, size=8, canvas=24, objects=3),
+    learner=config.Segmentation(network=config.Pyramid(8, (8,)), size=4, reduction="mean"),
+    steps=2,
+    train=config.MaskSizes(),
+    test=config.MaskSizes(),
+    meta_batch=2,
+    validate_every=2,
+    validation_episodes=2,
+    test_episodes=2,
+    log_every=1,
+)
+
+
+def test_masks_are_learned_and_compared_by_their_overlap(tmp_path: Path):
+    trained, parts = experiment.run(SCENES, tmp_path / "run", progress=False)
+    assert "val_mean_iou" in trained.history[-1]
+    reached, everything = experiment.compare(SCENES, parts, trained.variables)
+    assert [*reached.summary] == ["mean_iou"]
+    assert 0 < everything.score < 0.5
+    loaded = loading.load(tmp_path / "run")
+    assert loaded.config == SCENES
+    support = np.zeros((1, 24, 24, 1), np.float32)
+    masks = np.ones((1, 24, 24), np.int32)
+    task = loaded.learner.adapt(loaded.variables, Examples(support, masks, np.ones(1, bool)))
+    assert loaded.learner.predict(loaded.variables, task, support).shape == (1, 24, 24)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"data": Glyphs()}, "data is Glyphs, which has no masks: take GlyphScenes, or Sizes()"),
+        ({"learner": Prototypical()}, "Prototypical needs episodes, train=Sizes()"),
+        ({"train": Sizes()}, "with masks, both are MaskSizes"),
+        ({"test": config.MaskSizes(shot=9)}, "test.10 sheets with 2 of a class need 20 drawings"),
+        (
+            {"train": Sizes(way=3, query=2), "test": Sizes(way=3, query=2), "data": TINY.data},
+            "Segmentation needs masks, train=MaskSizes()",
+        ),
+    ],
+)
+def test_masks_where_they_do_not_belong_are_refused(wrong: dict[str, Any], said: str):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        experiment.build(dataclasses.replace(SCENES, **wrong))

@@ -1,16 +1,17 @@
-"""`metashot evaluate RUN`: the accuracy of a trained learner on episodes of new classes."""
+"""`metashot evaluate RUN`: the figure of a trained learner on episodes of new classes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from ..config import MaskSizes
 from .main import CallError, parse
 from .run import aligned, checkpoint_of, dataset_of
 
@@ -56,22 +57,30 @@ def main(arguments: list[str]) -> int:
     checkpoint = checkpoint_of(options.checkpoint)
     query = config.test.query if options.query is None else options.query
     count = config.test_episodes if options.episodes is None else options.episodes
-    sizes = [
-        dataclasses.replace(config.test, way=way, shot=shot, query=query)
-        for way, shot in product(ways or [config.test.way], shots or [config.test.shot])
-    ]
-    for size in sizes:  # every mistake before any work
-        experiment.check_sizes("", size, dataset)
-    loaded = {w: loading.load(run, checkpoint=checkpoint, way=w) for w in {s.way for s in sizes}}
+    test = config.test
+    shown = [{"shot": shot, "query": query} for shot in shots or [test.shot]]
+    if isinstance(test, MaskSizes):
+        if ways:
+            raise CallError("--way: a learner of masks marks one class at a time; leave it out")
+        sizes = {None: [dataclasses.replace(test, **each) for each in shown]}
+    else:
+        sizes = {
+            way: [dataclasses.replace(test, way=way, **each) for each in shown]
+            for way in ways or [test.way]
+        }
+    for size in chain(*sizes.values()):  # every mistake before any work
+        experiment.check_sizes(config, "", size, dataset)
+    loaded = {way: loading.load(run, checkpoint=checkpoint, way=way) for way in sizes}
     rows = []
-    for size in sizes:
-        learner, variables, step, _ = loaded[size.way]
+    for way, size in ((way, size) for way, own in sizes.items() for size in own):
+        learner, variables, step, _ = loaded[way]
         result = experiment.evaluate(
             learner,
             variables,
-            experiment.episodes(dataset, **vars(size)),
+            experiment.episodes_of(config, dataset, size),
             count=count,
             seed=options.seed,
+            metric=experiment.metric_of(config),
         )
         row = {
             "learner": type(config.learner).__name__,
@@ -103,20 +112,26 @@ def _numbers(name: str, text: str | None) -> list[int]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    way = f"{row['way']}-way " if "way" in row else ""
     return (
-        f"{row['way']}-way {row['shot']}-shot, {row['split']} classes: "
-        f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f} % "
+        f"{way}{row['shot']}-shot, {row['split']} classes: {_percent(row)} % "
         f"({row['episodes']} episodes; {row['learner']} at step {row['step']:,})"
     )
 
 
+def _percent(row: dict[str, Any]) -> str:
+    """The figure of a row with its interval."""
+    figure = row["mean_iou"] if "mean_iou" in row else row["accuracy"]
+    return f"{100 * figure:.2f} ± {100 * row['interval']:.2f}"
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
     """A row for each number of classes, a column for each number of shots, in percent."""
-    reached = {
-        (row["way"], row["shot"]): f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f}"
-        for row in rows
-    }
-    ways, shots = (list(dict.fromkeys(row[name] for row in rows)) for name in ("way", "shot"))
+    reached = {(row.get("way"), row["shot"]): _percent(row) for row in rows}
+    ways, shots = (list(dict.fromkeys(row.get(name) for row in rows)) for name in ("way", "shot"))
     cells = [["", *(f"{shot}-shot" for shot in shots)]]
-    cells += [[f"{way}-way", *(reached[way, shot] for shot in shots)] for way in ways]
+    cells += [
+        [f"{way}-way" if way else "mean IoU", *(reached[way, shot] for shot in shots)]
+        for way in ways
+    ]
     return aligned(cells)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from ..config import Experiment, Learnet, Matching, MemoryMatching, MetaLSTM, Siamese
+from ..config import Experiment, Learnet, Matching, MemoryMatching, MetaLSTM, Siamese, Sizes
 from .main import CallError, parse
 from .run import checkpoint_of, dataset_of
 
@@ -85,6 +85,10 @@ def _draw_episodes(options: Options, folder: Path) -> None:
 
     run = options.run
     config = loading.read_config(run)
+    if not isinstance(config.test, Sizes):
+        print(f"only curves: episodes of {run} have masks", file=sys.stderr)
+        return
+    way = config.test.way
     if options.beside:
         for one, its in ((run, config), (options.beside, loading.read_config(options.beside))):
             if not _compares(its):
@@ -107,7 +111,7 @@ def _draw_episodes(options: Options, folder: Path) -> None:
         task = learner.adapt(variables, example.support, adapt_key)
         answers = learner.predict(variables, task, example.query.inputs)
         # A classifier of all the data's classes knows only these.
-        return example, task, answers[:, : config.test.way]
+        return example, task, answers[:, :way]
 
     example, task, logits = answered(options.episode, source.arrays)
     if tracing:
@@ -135,7 +139,9 @@ def _draw_matches(options: Options, dataset: Dataset, folder: Path) -> None:
 
     runs = [(options.run, options.checkpoint)]
     runs += [(options.beside, options.beside_checkpoint)] if options.beside else []
-    way, shot = loading.read_config(options.run).test.way, min(SHOT, dataset.smallest // 2)
+    test, shot = loading.read_config(options.run).test, min(SHOT, dataset.smallest // 2)
+    assert isinstance(test, Sizes)
+    way = test.way
     source = episodes(dataset, way=way, shot=shot, query=shot)
     example = _drawn(options, source)
     classes = example.support.targets
@@ -196,6 +202,7 @@ def _draw_problems(
     from ..learners.learnet import filter_responses
 
     test = config.test
+    assert isinstance(test, Sizes)
     source = problems(dataset, way=test.way, exemplars=PROBLEMS, scope=test.scope)
     example = _drawn(options, source)
 

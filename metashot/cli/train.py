@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..config import Experiment
+from ..config import Experiment, MaskSizes
 from .main import CallError
 from .run import config_call, interrupted
 
@@ -59,10 +59,14 @@ def main(arguments: list[str]) -> int:
         print(f"curves: {path}", file=sys.stderr)
     else:
         print("no plot: pip install 'metashot[plots]' draws the curves", file=sys.stderr)
-    way, shot = config.test.way, config.test.shot
+    shot = config.test.shot
+    if isinstance(config.test, MaskSizes):
+        figure, other = f"{shot}-shot mean IoU", "marking everything"
+    else:
+        figure, other = f"{config.test.way}-way {shot}-shot accuracy", "nearest neighbour on pixels"
     print(
-        f"{Path(name).stem}: {way}-way {shot}-shot accuracy {_percent(reached)} on new classes "
-        f"after {trained.step:,} meta-steps; nearest neighbour on pixels: {_percent(nearest)} "
+        f"{Path(name).stem}: {figure} {_percent(reached)} on new classes "
+        f"after {trained.step:,} meta-steps; {other}: {_percent(nearest)} "
         f"(same {config.test_episodes} episodes; run in {folder})"
     )
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..data import Splits
+    from ..data import Dataset, Episodes, Splits
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,31 @@ class Glyphs:
         from ..data import glyphs
 
         return glyphs(**vars(self))
+
+
+@dataclass(frozen=True)
+class GlyphScenes(Glyphs):
+    """Sheets with several characters of procedural handwriting, and masks: nothing to download."""
+
+    canvas: int = 128
+    """side of a sheet in pixels"""
+    objects: int = 5
+    """characters of a sheet"""
+    same: int = 2
+    """most of them that are of the class"""
+
+    def load(self) -> Splits:
+        from ..data import glyphs
+
+        own = ("canvas", "objects", "same")
+        return glyphs(**{name: value for name, value in vars(self).items() if name not in own})
+
+    def episodes(self, dataset: Dataset, *, shot: int, query: int) -> Episodes:
+        """Scenes of a part of the characters."""
+        from ..data import scene_episodes
+
+        settings = {"objects": self.objects, "same": self.same}
+        return scene_episodes(dataset, size=self.canvas, shot=shot, query=query, **settings)
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,16 @@ class Redraw:
 
 
 @dataclass(frozen=True)
+class MaskSizes:
+    """Of an episode with masks, of one class against all else."""
+
+    shot: int = 1
+    """support pictures"""
+    query: int = 1
+    """queries"""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One meta-training run and its evaluation."""
 
@@ -192,11 +202,11 @@ class Experiment:
     """what is trained"""
     steps: int
     """meta-steps"""
-    train: Sizes | MixedSizes | Batch | Pairs = field(default=Sizes())
+    train: Sizes | MixedSizes | Batch | Pairs | MaskSizes = field(default=Sizes())
     """of training episodes, of plain batches, or of paired episodes"""
     redraw: Redraw = field(default=Redraw())
     """of training pictures, drawings with ink 1 on paper 0; not at all by default"""
-    test: Sizes = field(default=Sizes())
+    test: Sizes | MaskSizes = field(default=Sizes())
     """of validation and test episodes"""
     meta_batch: int = 1
     """episodes a meta-step"""

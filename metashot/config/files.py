@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from .experiment import Experiment, Redraw, Sizes
+from .experiment import Experiment, MaskSizes, Redraw, Sizes
 
 Ranges = dict[str, tuple[float, float]]  # the least and most of numbers, by dotted names
 
@@ -116,8 +116,12 @@ def check(config: Experiment) -> None:
             if typing.get_origin(hint) is Literal:
                 wanted = "one of " + ", ".join(map(repr, typing.get_args(hint)))
             raise ConfigError(f"{name} is {value!r}; it must be {wanted.replace('typing.', '')}")
-    if not isinstance(config.test, Sizes):
+    if not isinstance(config.test, Sizes | MaskSizes):
         raise ConfigError(f"test is {config.test}; it must be Sizes, with one way and one shot")
+    if isinstance(config.train, MaskSizes) != isinstance(config.test, MaskSizes):
+        raise ConfigError(
+            f"train is {config.train} and test is {config.test}; with masks, both are MaskSizes"
+        )
     least = {"meta_batch": 1, "validation_episodes": 2, "test_episodes": 2, "log_every": 1}
     least |= {"steps": 1, "validate_every": 1, "seed": 0}
     least |= {"optimizer.warmup": 0, "optimizer.decay_every": 1, "optimizer.halve_every": 1}

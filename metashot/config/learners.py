@@ -50,6 +50,21 @@ class EfficientNetLite0:
 
 
 @dataclass(frozen=True)
+class Pyramid:
+    """Maps of pictures at strides 4, 8, ..., of a network that trains from nothing."""
+
+    stem: int = 32
+    """channels at stride 2, of which there is no map"""
+    widths: tuple[int, ...] = (64, 128, 192)
+    """channels of each map"""
+
+    def build(self) -> base.Network:
+        from ..nets import pyramid
+
+        return pyramid(**vars(self))
+
+
+@dataclass(frozen=True)
 class MetaLSTM:
     """The Meta-Learner LSTM (metashot.meta_lstm)."""
 
@@ -421,3 +436,39 @@ class Learnet:
         settings = {name: own[name] for name in names}
         shared = self.architecture.startswith("siamese_shared")
         return siamese(network=network, way=way, shared=shared, **settings)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One-shot segmentation by tied branches (metashot.one_shot_segmentation)."""
+
+    network: Pyramid | EfficientNetLite0 = field(default=Pyramid())
+    """its maps are what both branches read; those of EfficientNet-Lite0 are frozen"""
+    size: int = 256
+    """of a pixel's features"""
+    hashed_from: int | None = None
+    """numbers that a classifier is hashed of; by default it has a matrix of its own"""
+    kshot: Literal["max", "mean"] = "max"
+    """of several classifiers' logits"""
+    reduction: Literal["sum", "mean"] = "sum"
+    """of the loss over pixels"""
+    loss_at: Literal["pixels", "cells"] = "pixels"
+    """compare masks with enlarged logits, or their shares with the cells of the features"""
+    foreground_weight: float = 1.0
+    """how much more the class counts in the loss than the background"""
+    bn_new_weight: float = 0.1
+    """weight of an episode's batch statistics in the stored ones"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.segmentation import one_shot_segmentation
+        from ..nets import efficientnet_lite0, tied_branches
+
+        settings = dict(vars(self))
+        tied = {name: settings.pop(name) for name in ("size", "hashed_from")}
+        own = settings.pop("network")
+        if frozen := isinstance(own, EfficientNetLite0):
+            network = efficientnet_lite0(endpoints=(16, 32), dtype=own.dtype)
+        else:
+            network = own.build()
+        branches = tied_branches(network=network, frozen=frozen, **tied)
+        return one_shot_segmentation(branches=branches, **settings)

@@ -11,7 +11,7 @@ from .backbones import (
     mlp,
     with_embedding,
 )
-from .branches import Branches, small_branches, tied_branches, two_networks, vgg_branches
+from .branches import Branches, pyramid, small_branches, tied_branches, two_networks, vgg_branches
 from .comparisons import COMPARISONS, calibrated, compare, init_comparison
 from .convolutions import conv, conv_general_dilated, depthwise
 from .efficientnet import EfficientNetLite, efficientnet_lite0
@@ -74,6 +74,7 @@ __all__ = [
     "mlp",
     "moments",
     "norm_relu_pool",
+    "pyramid",
     "running",
     "small_branches",
     "stream",

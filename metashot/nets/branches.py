@@ -255,6 +255,16 @@ class Pyramid(nn.Module):
         return tuple(maps)
 
 
+def pyramid(*, stem: int = 32, widths: Sequence[int] = (64, 128, 192)) -> Network:
+    """`Pyramid` as a `Network`: pictures [n, H, W, C] to maps at strides 4, 8, ....
+
+    Args:
+        stem: channels at stride 2, of which there is no map.
+        widths: channels of each map.
+    """
+    return from_flax(Pyramid(stem, tuple(widths)))
+
+
 def small_branches(*, size: int = 256, hashed_from: int | None = None) -> Branches:
     """`tied_branches` that train from nothing on a CPU, on pictures of 128 pixels or so.
 
@@ -263,5 +273,5 @@ def small_branches(*, size: int = 256, hashed_from: int | None = None) -> Branch
     Args:
         size, hashed_from: as of `tied_branches`.
     """
-    network = from_flax(Pyramid())
+    network = pyramid()
     return tied_branches(network=network, size=size, hashed_from=hashed_from, frozen=False)

@@ -223,6 +223,6 @@ def test_the_real_pictures() -> None:
     parts = [split_by_class(both, fold_classes(fold)) for fold in range(4)]
     assert [len(p.test.paths) for p in parts] == [85, 551, 688, 422]
     assert [len(p.test.items) for p in parts] == pytest.approx([85, 617, 876, 429], abs=1)
-    assert [len(p.train.items) for p in parts] == pytest.approx([1840, 1025, 713, 1257], abs=1)
+    assert [len(p.train.items) for p in parts] == pytest.approx([1840, 1025, 713, 1257], abs=3)
     assert len(davis(DATA / "davis", size=32).items) == 690
     assert len(voc_layout(DATA / "fashion_ccp", size=32, small="none").paths) == 1004

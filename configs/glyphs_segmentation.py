@@ -1,0 +1,24 @@
+"""One-shot segmentation of sheets with procedural glyphs: mark the character that a mask shows."""
+
+from metashot.config import Adam, Experiment, GlyphScenes, MaskSizes, Pyramid, Segmentation
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        data=GlyphScenes(train=300, val=50, test=100),
+        learner=Segmentation(
+            network=Pyramid(16, (32, 64, 96)),
+            size=128,
+            reduction="mean",
+            loss_at="cells",
+            foreground_weight=3.0,
+        ),
+        steps=400,
+        train=MaskSizes(),
+        test=MaskSizes(),
+        meta_batch=4,
+        optimizer=Adam(rate=2e-3, decay="cosine"),
+        validate_every=200,
+        validation_episodes=40,
+        test_episodes=200,
+    )
