@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .loading import load
     from .portable import export
     from .recognition import classify, few_shot, stored
+    from .segmenting import segment, segmenter
     from .selection import choose
     from .training import train
 
@@ -106,6 +107,7 @@ _HOMES = {
     "loading": ("load",),
     "portable": ("export",),
     "recognition": ("classify", "few_shot", "stored"),
+    "segmenting": ("segment", "segmenter"),
     "selection": ("choose",),
     "training": ("train",),
 }
@@ -168,6 +170,8 @@ __all__ = [
     "remove_class",
     "run",
     "sample_episode",
+    "segment",
+    "segmenter",
     "siamese",
     "similarities",
     "stored",

@@ -91,7 +91,7 @@ def few_shot(
             or with more classes than the run's parameters are for; a picture of a single colour,
             of which a Learnet or a Siamese would make an exemplar.
     """
-    pictures = _pictures_of(Path(run))
+    pictures = pictures_of(Path(run))
     examples = labelled(support, **pictures.reading)
     config = read_config(run)
     if isinstance(config.learner, Learnet | Siamese):
@@ -123,7 +123,7 @@ def stored(run: str | Path, *, checkpoint: str | int = "best") -> Classifier:
     Raises:
         ValueError: no run, or one that stores no classes.
     """
-    pictures = _pictures_of(Path(run))
+    pictures = pictures_of(Path(run))
     names = class_names(Path(run))
     if names is None:
         raise ConfigError(
@@ -278,7 +278,7 @@ def side_by_side(
         return np.concatenate([*found, *pool.map(answered, others)])
 
 
-def _pictures_of(run: Path) -> Pictures:
+def pictures_of(run: Path) -> Pictures:
     """How the pictures that a run was trained on became its inputs."""
     facts = read_facts(run)
     shape = tuple(facts["input_shape"])

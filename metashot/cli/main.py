@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure a trained learner on episodes of new classes",
     "enroll": "add classes to a trained classifier from a folder of pictures",
     "predict": "name what pictures show",
+    "segment": "mark in pictures what a picture and a mask show",
     "classes": "list the classes that a classifier stores, or remove some",
     "export": "write a classifier as one file that needs jax, but not metashot",
     "plot": "draw a run, and an episode with its answers",

@@ -248,6 +248,9 @@ class Pyramid(nn.Module):
         x = nn.relu(nn.GroupNorm(8)(nn.Conv(self.stem, (3, 3), (2, 2), use_bias=False)(x)))
         maps: list[Array] = []
         for width in self.widths:
+            if min(x.shape[1:3]) < 2:
+                size = " x ".join(map(str, x.shape[1:3]))
+                raise ValueError(f"a group cannot halve {size} cells; give larger pictures")
             x = nn.max_pool(x, (2, 2), (2, 2))
             for _ in range(2):
                 x = nn.relu(nn.GroupNorm(8)(nn.Conv(width, (3, 3), use_bias=False)(x)))
