@@ -77,9 +77,9 @@ def random_error(learner: Learner, variables: Variables, dataset: Dataset, count
 
 
 def official_error(learner: Learner, variables: Variables, size: int) -> Any:
-    settings: Any = {"metric": metrics.one_shot}
-    trials = omniglot_runs(size=size)
-    return metashot.evaluate_each(learner, variables, trials, **settings).summary["error"]
+    settings: Any = {"count": 20, "metric": metrics.one_shot}
+    source = omniglot_runs(size=size)
+    return metashot.evaluate(learner, variables, source, **settings).summary["error"]
 
 
 def errors(learner: Learner, variables: Variables, splits: metashot.Splits, size: int) -> Row:
@@ -138,7 +138,7 @@ def hausdorff(name: str) -> Row:
     size, which, paper = HAUSDORFF[name]
     told: Row = {"paper": None if paper is None else paper / 100}
     if which == "official":
-        official = omniglot_runs(size=size)
+        official = omniglot_runs(size=size).arrays
         pictures = [np.asarray(part.inputs) for part in official[:2]]
         most = max(int((x > 0.5).sum((2, 3, 4)).max()) for x in pictures)
         learner = metashot.hausdorff(points=most, way=20)

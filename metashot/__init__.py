@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         sample_episode,
     )
     from .enrolment import enroll, forget
-    from .evaluation import Evaluation, evaluate, evaluate_each
+    from .evaluation import Evaluation, evaluate
     from .experiment import run
     from .learners.baselines import classifier, fine_tune, nearest_embedding, nearest_neighbor
     from .learners.hausdorff import hausdorff
@@ -91,7 +91,7 @@ _HOMES = {
         "sample_episode",
     ),
     "enrolment": ("enroll", "forget"),
-    "evaluation": ("Evaluation", "evaluate", "evaluate_each"),
+    "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("run",),
     "learners.baselines": ("classifier", "fine_tune", "nearest_embedding", "nearest_neighbor"),
     "learners.hausdorff": ("hausdorff",),
@@ -135,7 +135,6 @@ __all__ = [
     "enrolment",
     "episodes",
     "evaluate",
-    "evaluate_each",
     "export",
     "few_shot",
     "filter_responses",

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from . import metrics
-from .base import Array, Episode, Learner, PyTree, Variables
+from .base import Array, Learner, PyTree, Variables
 from .data.episodes import Episodes, episode_key
 from .devices import compiler_options, divide, episode_mesh, over_episodes, replicate
 
@@ -63,41 +63,6 @@ def evaluate(
     return evaluator(learner, episodes, **settings)(variables)
 
 
-def evaluate_each(
-    learner: Learner,
-    variables: Variables,
-    episodes: Episode,
-    *,
-    metric: metrics.Metric = metrics.accuracy,
-) -> Evaluation:
-    """`evaluate` on given episodes, stacked along a first axis, one after another.
-
-    Args:
-        learner: closed over.
-        variables: of the learner.
-        episodes: each leaf [episodes, ...], as `metashot.data.omniglot_runs` gives them.
-        metric: what is measured.
-    """
-    count = len(episodes.query.mask)
-    keys = jax.vmap(lambda i: episode_key(0, TEST, i))(jnp.arange(count))
-
-    @partial(jax.jit, compiler_options=compiler_options())
-    def measure_all(variables: Variables, episodes: Episode, keys: Array) -> PyTree:
-        one = lambda both: _measured(learner, variables, both[0], both[1], metric)
-        return jax.lax.map(one, (episodes, keys))
-
-    measures = jax.tree.map(np.asarray, measure_all(variables, episodes, keys))
-    return Evaluation(metric.summary(measures), measures)
-
-
-def _measured(
-    learner: Learner, variables: Variables, episode: Episode, key: Array, metric: metrics.Metric
-) -> PyTree:
-    task = learner.adapt(variables, episode.support, key)
-    outputs = learner.predict(variables, task, episode.query.inputs)
-    return metric.measure(outputs, episode.query, episode.about)
-
-
 def evaluator(
     learner: Learner,
     episodes: Episodes,
@@ -145,7 +110,9 @@ def make_measure_all(
     def measure(variables: Variables, arrays: PyTree, i: Array) -> PyTree:
         sample_key, adapt_key = jax.random.split(episode_key(seed, stream, i))
         episode = listed(i, arrays) if listed else sample(sample_key, arrays)
-        return _measured(learner, variables, episode, adapt_key, metric)
+        task = learner.adapt(variables, episode.support, adapt_key)
+        outputs = learner.predict(variables, task, episode.query.inputs)
+        return metric.measure(outputs, episode.query, episode.about)
 
     @partial(jax.jit, compiler_options=compiler_options())
     def measure_all(variables: Variables, arrays: PyTree) -> PyTree:

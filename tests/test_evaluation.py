@@ -17,7 +17,7 @@ import pytest
 from metashot import nets
 from metashot.base import Array, Episode, Examples, Variables
 from metashot.data import Episodes, episode_key, episodes, from_arrays
-from metashot.evaluation import TEST, VALIDATION, evaluate, evaluate_each, evaluator
+from metashot.evaluation import TEST, VALIDATION, evaluate, evaluator
 from metashot.learners.baselines import nearest_neighbor
 from metashot.learners.prototypical import prototypical
 from metashot.metrics import Metric, mean_and_interval
@@ -97,11 +97,13 @@ def test_an_evaluator_serves_many_variables(by_hand: np.ndarray) -> None:
     assert run(variables()).measures["correct"].tolist() == by_hand.tolist()
 
 
-def test_given_episodes_are_measured_one_after_another(by_hand: np.ndarray) -> None:
+def test_a_list_of_episodes_is_gone_through_whatever_the_seed(by_hand: np.ndarray) -> None:
     made = noisy()
     keys = jax.vmap(lambda i: jax.random.split(episode_key(0, TEST, i))[0])(jnp.arange(5))
     given = jax.jit(jax.vmap(made.sample, (0, None)))(keys, made.arrays)
-    result = evaluate_each(LEARNER, variables(), given)
+    at = lambda i, given: jax.tree.map(lambda x: x[i], given)
+    source = Episodes(given, lambda key, given: at(0, given), listed=at)
+    result = evaluate(LEARNER, variables(), source, count=5, seed=1)
     assert result.measures["correct"].tolist() == by_hand[:5].tolist()
 
 

@@ -11,12 +11,14 @@ import zipfile
 from pathlib import Path
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..base import Episode, Examples
+from ..base import Array, Episode, Examples
 from . import cache
 from .dataset import INK
+from .episodes import Episodes
 from .omniglot import SIDE, drawing, find
 
 ARCHIVE = "all_runs.zip"
@@ -29,8 +31,8 @@ def omniglot_runs(
     *,
     size: int = 28,
     exemplar: Exemplar = "training",
-) -> Episode:
-    """The 20 runs as episodes, stacked, for `metashot.evaluate_each`; measure `metrics.one_shot`.
+) -> Episodes:
+    """The 20 runs as a list: `metashot.evaluate` them with a count of 20 and `metrics.one_shot`.
 
     Args:
         source: the folder with `all_runs.zip`, or one with that in a folder `omniglot`; by default
@@ -41,8 +43,8 @@ def omniglot_runs(
             ones: a test picture is the exemplar, the training pictures its candidates.
 
     Returns:
-        Pictures as floats, ink 1 on paper 0: support [20, 20, size, size, 1], queries [20, 20,
-        size, size, 1] or [20, 20, 20, size, size, 1].
+        Their arrays are all runs, stacked. Pictures are floats, ink 1 on paper 0: support [20, 20,
+        size, size, 1], queries [20, 20, size, size, 1] or [20, 20, 20, size, size, 1].
 
     Raises:
         FileNotFoundError: no archive.
@@ -78,8 +80,18 @@ def omniglot_runs(
     numbers, known = jnp.asarray(labels), jnp.ones((RUNS, WAY), bool)
     places = jnp.broadcast_to(jnp.arange(WAY), (RUNS, WAY))
     if exemplar == "training":
-        return Episode(Examples(training, places, known), Examples(test, numbers, known))
+        return _list(Episode(Examples(training, places, known), Examples(test, numbers, known)))
     candidates = jnp.broadcast_to(training[:, None], (RUNS, WAY, *training.shape[1:]))
     match = (numbers[..., None] == jnp.arange(WAY)).astype(jnp.int32)
     query = Examples(candidates, match, jnp.ones(match.shape, bool))
-    return Episode(Examples(test, places, known), query)
+    return _list(Episode(Examples(test, places, known), query))
+
+
+def _list(runs: Episode) -> Episodes:
+    def at(index: Array, runs: Episode) -> Episode:
+        return jax.tree.map(lambda x: x[index % RUNS], runs)
+
+    def sample(key: Array, runs: Episode) -> Episode:
+        return at(jax.random.randint(key, (), 0, RUNS), runs)
+
+    return Episodes(runs, sample, listed=at)

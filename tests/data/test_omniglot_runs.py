@@ -38,7 +38,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_pictures_are_the_exemplars(archive: Path) -> None:
-    runs = omniglot_runs(archive, size=105)
+    runs = omniglot_runs(archive, size=105).arrays
     support, query = runs.support, runs.query
     assert support.inputs.shape == query.inputs.shape == (20, 20, 105, 105, 1)
     np.testing.assert_array_equal(support.inputs[3, 6, ..., 0], shade(4, "training", 7) == 0)
@@ -50,8 +50,8 @@ def test_training_pictures_are_the_exemplars(archive: Path) -> None:
 
 
 def test_or_test_pictures_are(archive: Path) -> None:
-    runs = omniglot_runs(archive, size=8, exemplar="test")
-    plain = omniglot_runs(archive, size=8)
+    runs = omniglot_runs(archive, size=8, exemplar="test").arrays
+    plain = omniglot_runs(archive, size=8).arrays
     assert runs.query.inputs.shape == (20, 20, 20, 8, 8, 1)
     np.testing.assert_array_equal(runs.support.inputs, plain.query.inputs)
     np.testing.assert_array_equal(runs.query.inputs[2, 5], plain.support.inputs[2])
