@@ -112,7 +112,8 @@ def train(
         metric=metric,
     )
     run = Run(state, None if workdir is None else Path(workdir), resume)
-    run.describe(input_shape=first.support.inputs.shape[1:], prepare=episodes.prepare)
+    input_shape = jax.tree.map(lambda x: x.shape[1:], first.support.inputs)
+    run.describe(input_shape=input_shape, prepare=episodes.prepare)
     bar = Progress(steps, start=run.step, shown=progress)
     with closing(run), closing(bar):
 

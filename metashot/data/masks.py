@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..base import Array, Episode, Examples
+from ..base import Array, Episode, Examples, Network, PyTree, Variables
 from .dataset import Prepare
 from .episodes import Episodes
 
@@ -32,7 +32,7 @@ class MaskedImages:
     count[c]`, and is `value[c]` in the label maps.
     """
 
-    images: Array | NDArray[np.uint8]  # [n, H, W, C] uint8
+    images: PyTree  # [n, H, W, C] uint8, or maps in their place (`encoded`)
     labels: Array | NDArray[np.uint8]  # [n, H, W] uint8; 0 is background, 255 void
     picture: Array | NDArray[np.int32]  # [items] int32, sorted by class
     offset: Array | NDArray[np.int32]  # [classes] int32
@@ -115,9 +115,16 @@ def from_masks(
     if items is None:
         there = [np.isin(value, np.unique(one)) for one in labels]
         items = np.argwhere(np.reshape(there, (len(labels), len(names))))
+    return MaskDataset(_arrays(images, labels, value, items), tuple(names), paths, prepare)
+
+
+def _arrays(
+    images: Any, labels: NDArray[np.uint8], value: NDArray[np.integer], items: NDArray[np.integer]
+) -> MaskedImages:
+    """Items [m, 2] of pictures and classes, sorted by class."""
     order = np.argsort(items[:, 1], kind="stable")
-    count = np.bincount(items[:, 1], minlength=len(names))
-    arrays = MaskedImages(
+    count = np.bincount(items[:, 1], minlength=len(value))
+    return MaskedImages(
         images=images,
         labels=labels,
         picture=items[order, 0].astype(np.int32),
@@ -126,7 +133,6 @@ def from_masks(
         value=value.astype(np.uint8),
         largest=int(count.max(initial=0)),
     )
-    return MaskDataset(arrays, tuple(names), paths, prepare)
 
 
 def part(
@@ -134,19 +140,22 @@ def part(
 ) -> MaskDataset:
     """The items of some of the classes, in the order given, in some of the pictures."""
     arrays, items = dataset.arrays, dataset.items
-    kept = np.ones(len(arrays.images), bool) if pictures is None else pictures
+    kept = np.ones(len(arrays.labels), bool) if pictures is None else pictures
     rows = np.flatnonzero(kept)
     place = np.full(dataset.classes, -1)
     place[list(classes)] = np.arange(len(classes))
     items = items[kept[items[:, 0]] & (place[items[:, 1]] >= 0)]
-    return from_masks(
-        np.asarray(arrays.images)[rows],
-        np.asarray(arrays.labels)[rows],
-        [dataset.names[c] for c in classes],
-        values=[int(np.asarray(arrays.value)[c]) for c in classes],
-        items=np.stack([np.searchsorted(rows, items[:, 0]), place[items[:, 1]]], -1),
-        paths=tuple(dataset.paths[i] for i in rows) if dataset.paths else (),
-        prepare=dataset.prepare,
+    items = np.stack([np.searchsorted(rows, items[:, 0]), place[items[:, 1]]], -1)
+    return MaskDataset(
+        _arrays(
+            jax.tree.map(lambda x: np.asarray(x)[rows], arrays.images),
+            np.asarray(arrays.labels)[rows],
+            np.asarray(arrays.value)[list(classes)],
+            items,
+        ),
+        tuple(dataset.names[c] for c in classes),
+        tuple(dataset.paths[i] for i in rows) if dataset.paths else (),
+        dataset.prepare,
     )
 
 
@@ -191,7 +200,7 @@ def split_by_class(
             known = ", ".join(dataset.names)
             raise ValueError(f"there is no class {name}; the data have {known}")
     number = {name: c for c, name in enumerate(dataset.names)}
-    items, left = dataset.items, np.ones(len(dataset.arrays.images), bool)
+    items, left = dataset.items, np.ones(len(dataset.arrays.labels), bool)
     parts: dict[str, MaskDataset] = {}
     others = [c for name, c in number.items() if name not in (*test, *val)]
     for name, classes in (("test", test), ("val", val)):
@@ -206,6 +215,61 @@ def split_by_class(
         if not len(made.items):
             raise ValueError(f"no picture is left for {name}: choose other classes")
     return MaskSplits(parts["train"], parts.get("val"), parts["test"])
+
+
+def encoded(
+    dataset: MaskDataset, network: Network, variables: Variables, *, together: int = 16
+) -> MaskDataset:
+    """With a network's maps in the place of pictures, for methods that do not train it.
+
+    Args:
+        network: pictures to a map [n, h, w, C], or a tuple of maps.
+        variables: of the network.
+        together: pictures that it sees at once.
+
+    Returns:
+        A data set whose images are maps, kept as float16; it has the same items.
+    """
+    images = np.asarray(dataset.arrays.images)
+
+    @jax.jit
+    def maps_of(variables: Variables, pixels: Array) -> PyTree:
+        maps = network.apply(variables, dataset.prepare(pixels))[0]
+        return jax.tree.map(lambda x: x.astype(jnp.float16), maps)
+
+    parts = list[PyTree]()
+    for first in range(0, len(images), together):
+        some = images[first : first + together]
+        padded = np.pad(some, [(0, together - len(some)), (0, 0), (0, 0), (0, 0)])
+        parts.append(
+            jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], maps_of(variables, padded))
+        )
+    maps = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    arrays = dataset.arrays.replace(images=maps)  # pyright: ignore[reportAttributeAccessIssue]
+    return dataclasses.replace(dataset, arrays=arrays, prepare=Prepare(1.0))
+
+
+def mask_batches(dataset: MaskDataset, *, size: int = 16) -> Episodes:
+    """Plain batches for ordinary segmentation: episodes without support, of pictures with items.
+
+    Targets are label maps: 0 is background, class c of the data set is c + 1, and void -1.
+
+    Args:
+        size: pictures of a batch.
+    """
+    pictures = np.unique(dataset.items[:, 0]).astype(np.int32)
+    number = np.zeros(256, np.int32)
+    number[np.asarray(dataset.arrays.value)] = np.arange(1, dataset.classes + 1)
+    number[VOID] = -1
+
+    def sample(key: Array, arrays: tuple[MaskedImages, Array, Array]) -> Episode:
+        data, rows, numbers = jax.tree.map(jnp.asarray, arrays)
+        drawn = rows[jax.random.randint(key, (size,), 0, len(rows))]
+        inputs = jax.tree.map(lambda x: dataset.prepare(x[drawn]), data.images)
+        every = Examples(inputs, numbers[data.labels[drawn]], jnp.ones(size, bool))
+        return Episode(jax.tree.map(lambda x: x[:0], every), every)
+
+    return Episodes((dataset.arrays, pictures, number), sample, dataset.prepare)
 
 
 class Groups(NamedTuple):
@@ -282,7 +346,8 @@ def episode_of(
     targets = (labels == jnp.asarray(data.value)[number]).astype(jnp.int32)
     if void == "ignore":
         targets = jnp.where(labels == VOID, -1, targets)
-    every = Examples(prepare(jnp.asarray(data.images)[pictures]), targets, there)
+    inputs = jax.tree.map(lambda x: prepare(jnp.asarray(x)[pictures]), data.images)
+    every = Examples(inputs, targets, there)
     support = jax.tree.map(lambda x: x[1 : 1 + shot], every)
     query = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[1 + shot :]]), every)
     asked = jnp.concatenate([pictures[:1], pictures[1 + shot :]])

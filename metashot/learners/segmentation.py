@@ -71,7 +71,7 @@ def one_shot_segmentation(
     def task_of(variables: Variables, support: Examples, **settings: Any) -> tuple[PyTree, PyTree]:
         masks = support.targets > 0
         known = support.mask & masks.any((1, 2))
-        shown = masks.astype(support.inputs.dtype)
+        shown = masks.astype(jax.tree.leaves(support.inputs)[0].dtype)
         settings["mask"] = support.mask
         (w, b), stats = made.classifiers(variables, support.inputs, shown, **settings)
         return {"weights": w, "bias": b, "known": known}, stats
@@ -96,7 +96,7 @@ def one_shot_segmentation(
 
     def predict(variables: Variables, task: PyTree, inputs: Array) -> Array:
         maps, _ = made.features(variables, inputs)
-        return combined(made.enlarged(on_cells(task, maps), inputs.shape[1:3]), task["known"])
+        return combined(made.enlarged(on_cells(task, maps), made.size(inputs)), task["known"])
 
     def loss(variables: Variables, episode: Episode, key: Array) -> tuple[Array, Aux]:
         support, query = episode.support, episode.query

@@ -19,6 +19,13 @@ from .layers import dense, unit
 from .resampling import area_means, transposed_bilinear
 from .vgg import centred_bgr, fcn32s, vgg16
 
+Size = Sequence[int]
+
+
+def pixels_of(pictures: Array) -> Size:
+    """The size of pictures [n, H, W, C]."""
+    return pictures.shape[1:3]
+
 
 class Branches(NamedTuple):
     """Pure functions over pictures [n, H, W, C]; `apply`'s settings are those of a `Network`.
@@ -30,14 +37,15 @@ class Branches(NamedTuple):
     classifiers: Callable[..., tuple[tuple[Array, Array], PyTree]]
     # (variables, pictures, masks [n, H, W] of 0 and 1) -> (weights [n, D], bias [n]), stats
     features: Callable[..., tuple[Array, PyTree]]  # (variables, pictures) -> [n, h, w, D], stats
-    enlarged: Callable[[Array, Sequence[int]], Array]  # [..., h, w] -> [..., H, W]
+    enlarged: Callable[[Array, Size], Array]  # [..., h, w] -> [..., H, W]
+    size: Callable[[Any], Size] = pixels_of  # of the answers (H, W), for the inputs
 
 
 def two_networks(
     *,
     conditioning: Network,
     segmentation: Network,
-    enlarged: Callable[[Array, Sequence[int]], Array],
+    enlarged: Callable[[Array, Size], Array],
     centred: Callable[[Array], Array] = lambda pictures: pictures,
     size: int | None = None,
     hash_scale: float = 1.0,
@@ -131,6 +139,7 @@ def tied_branches(
     frozen: bool = True,
     scale: float = 10.0,
     bias: float = -1.0,
+    answers: Size | None = None,
 ) -> Branches:
     """One network's maps for both, and a classifier that starts as the mean of masked features.
 
@@ -147,6 +156,7 @@ def tied_branches(
             own for it. A then starts as W times the hash, so that first logits are of this form.
         frozen: the network's parameters are not trained, and its statistics are as they came.
         scale: s at the start; bias: b0 at the start.
+        answers: size (H, W) of the answers, where inputs are not pictures (`stored_maps`).
     """
     body = efficientnet_lite0(endpoints=(16, 32)) if network is None else network
 
@@ -206,10 +216,11 @@ def tied_branches(
             total += jax.image.resize(projected, (n, h, w, size), "linear", antialias=False)
         return unit(total), stats
 
-    return Branches(init, classifiers, features, half_pixel_bilinear)
+    size_of = pixels_of if answers is None else lambda _: answers
+    return Branches(init, classifiers, features, half_pixel_bilinear, size_of)
 
 
-def half_pixel_bilinear(maps: Array, size: Sequence[int]) -> Array:
+def half_pixel_bilinear(maps: Array, size: Size) -> Array:
     """[..., H, W] of maps [..., h, w], cell i over the pixels that are its share of the picture."""
     return jax.image.resize(maps, (*maps.shape[:-2], *size), "linear", antialias=False)
 

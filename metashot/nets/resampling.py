@@ -69,6 +69,22 @@ def area_means(maps: Array, size: Sequence[int]) -> Array:
     return _resampled(maps, *map(matrix, maps.shape[-2:], size))
 
 
+def patch_means(maps: Array, side: int, cells: Sequence[int], first: int) -> Array:
+    """[..., h, w]: means of maps [..., H, W] over patches; what lies outside counts as 0.
+
+    Args:
+        side: of a patch, in pixels; patches lie side by side.
+        cells: (h, w), of patches.
+        first: pixel at which the first begins, in both directions; it may be negative.
+    """
+
+    def matrix(pixels: int, count: int) -> Floats:
+        place = np.arange(pixels) - first - side * np.arange(count)[:, None]
+        return ((place >= 0) & (place < side)) / side
+
+    return _resampled(maps, *map(matrix, maps.shape[-2:], cells))
+
+
 def _resampled(maps: Array, rows: Floats, columns: Floats) -> Array:
     dtype = maps.dtype
     by_row = jnp.asarray(rows, dtype), jnp.asarray(columns, dtype)
