@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     from .learners.matching import matching
     from .learners.memory_matching import memory_matching
     from .learners.meta_lstm import meta_lstm
+    from .learners.pixels import (
+        logistic_cells,
+        masked_average,
+        nearest_cell,
+        pixel_classifier,
+        siamese_cells,
+    )
     from .learners.prototypical import prototypical
     from .learners.segmentation import one_shot_segmentation
     from .learners.siamese import siamese
@@ -102,6 +109,13 @@ _HOMES = {
     "learners.memory_matching": ("memory_matching",),
     "learners.meta_lstm": ("meta_lstm",),
     "learners.prototypical": ("prototypical",),
+    "learners.pixels": (
+        "logistic_cells",
+        "masked_average",
+        "nearest_cell",
+        "pixel_classifier",
+        "siamese_cells",
+    ),
     "learners.segmentation": ("one_shot_segmentation",),
     "learners.siamese": ("siamese",),
     "loading": ("load",),
@@ -147,19 +161,23 @@ __all__ = [
     "imprinting",
     "learnet",
     "load",
+    "logistic_cells",
     "losses",
     "maml",
+    "masked_average",
     "matching",
     "memory",
     "memory_matching",
     "meta_lstm",
     "metrics",
+    "nearest_cell",
     "nearest_embedding",
     "nearest_neighbor",
     "nets",
     "one_shot_segmentation",
     "optim",
     "pairs",
+    "pixel_classifier",
     "plots",
     "pretrained",
     "problems",
@@ -172,6 +190,7 @@ __all__ = [
     "segment",
     "segmenter",
     "siamese",
+    "siamese_cells",
     "similarities",
     "stored",
     "train",

@@ -12,6 +12,7 @@ from .backbones import (
     with_embedding,
 )
 from .branches import Branches, pyramid, small_branches, tied_branches, two_networks, vgg_branches
+from .cells import Cells, fcn_cells, joined_cells, projected, stored_maps
 from .comparisons import COMPARISONS, calibrated, compare, init_comparison
 from .convolutions import conv, conv_general_dilated, depthwise
 from .efficientnet import EfficientNetLite, efficientnet_lite0
@@ -20,7 +21,7 @@ from .hashing import hashed, init_hash
 from .layers import dense, unit
 from .norms import batch_norm, max_pool, moments, norm_relu_pool, running
 from .recurrent import attention_lstm, init_lstm, lstm
-from .resampling import area_means, bilinear_taps, transposed_bilinear
+from .resampling import area_means, bilinear_taps, patch_means, transposed_bilinear
 from .streams import (
     CHARACTERS,
     Layer,
@@ -37,6 +38,7 @@ __all__ = [
     "COMPARISONS",
     "MLP",
     "Branches",
+    "Cells",
     "Conv4",
     "ConvBlock",
     "EfficientNetLite",
@@ -61,6 +63,7 @@ __all__ = [
     "factorised_conv",
     "factorised_dense",
     "fcn32s",
+    "fcn_cells",
     "from_flax",
     "hashed",
     "init_comparison",
@@ -69,14 +72,18 @@ __all__ = [
     "init_lstm",
     "init_stream",
     "init_with_head",
+    "joined_cells",
     "lstm",
     "max_pool",
     "mlp",
     "moments",
     "norm_relu_pool",
+    "patch_means",
+    "projected",
     "pyramid",
     "running",
     "small_branches",
+    "stored_maps",
     "stream",
     "stream_shapes",
     "tied_branches",

@@ -10,8 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metashot.base import Learner
-from metashot.data import from_masks, joined, listed, mask_episodes, official_pairs, split_by_class
+from metashot.base import Learner, Network
+from metashot.data import (
+    encoded,
+    from_masks,
+    joined,
+    listed,
+    mask_batches,
+    mask_episodes,
+    official_pairs,
+    split_by_class,
+)
 from metashot.data.masks import MaskDataset, shuffled
 from metashot.evaluation import evaluate
 from metashot.metrics import mean_iou
@@ -177,3 +186,36 @@ def test_data_that_make_no_episode_are_refused() -> None:
         mask_episodes(holding("A", "B"))
     with pytest.raises(ValueError, match=r"need label maps \[1, 4, 4\] uint8"):
         from_masks(np.zeros((1, 4, 4, 3), np.uint8), np.zeros((1, 4, 5), np.uint8), "A")
+
+
+def test_maps_in_the_place_of_pictures_give_the_same_episodes() -> None:
+    """The network tells a picture's number, and half of it at half the size."""
+    dataset = holding("AB", "A", "B", "AB", "B")
+    number = Network(
+        lambda key, x: {"params": {}, "state": {}},
+        lambda variables, x, **settings: ((255 * x, 128 * x[:, ::2, ::2]), {}),
+    )
+    maps = encoded(dataset, number, {"params": {}, "state": {}}, together=2)
+    np.testing.assert_array_equal(maps.items, dataset.items)
+    for made in (maps, split_by_class(maps, ["B"]).train):
+        assert [x.dtype for x in made.arrays.images] == [np.float16] * 2
+    source, plain = (mask_episodes(d, shot=2) for d in (maps, dataset))
+    for seed in range(5):
+        key = jax.random.key(seed)
+        told, expected = source.sample(key, source.arrays), plain.sample(key, plain.arrays)
+        np.testing.assert_array_equal(told.support.targets, expected.support.targets)
+        fine, rough = told.support.inputs
+        np.testing.assert_array_equal(np.rint(fine[:, 0, 0, 0]), pictures(expected.support))
+        np.testing.assert_allclose(rough[:, 0, 0], fine[:, 0, 0] * 128 / 255, rtol=1e-3)
+
+
+def test_batches_for_ordinary_segmentation_have_label_maps() -> None:
+    """Of two classes the second alone: the first is background, and pictures without it are out."""
+    dataset = split_by_class(holding("A", "AB", "B", "B"), ["A"]).train
+    source = mask_batches(dataset, size=50)
+    batch = source.sample(jax.random.key(0), source.arrays)
+    assert batch.support.inputs.shape == (0, 4, 4, 1)
+    assert set(pictures(batch.query).tolist()) == {2, 3}
+    expected = np.zeros((4, 4), int)
+    expected[1, 1], expected[3, 3] = 1, -1
+    np.testing.assert_array_equal(batch.query.targets, np.broadcast_to(expected, (50, 4, 4)))
