@@ -26,7 +26,7 @@ class Trial(NamedTuple):
     number: int
     folder: Path
     setting: dict[str, float]  # what was drawn, by dotted names
-    accuracy: float | None  # the best of its validations; None if the loss became infinite
+    score: float | None  # the best of its validations; None if the loss became infinite
 
 
 def search(
@@ -72,18 +72,18 @@ def search(
     for i, (setting, each) in enumerate(zip(settings, changed, strict=True)):
         own = folder / f"trial{i}"
         if not (own / DONE).exists():
-            accuracy = _trained(each, own, progress=progress)
-            write_atomically(own / DONE, json.dumps({**setting, "accuracy": accuracy}) + "\n")
-        yield Trial(i, own, setting, json.loads((own / DONE).read_text())["accuracy"])
+            score = _trained(each, own, progress=progress)
+            write_atomically(own / DONE, json.dumps({**setting, "score": score}) + "\n")
+        yield Trial(i, own, setting, json.loads((own / DONE).read_text())["score"])
 
 
 def _trained(config: Experiment, folder: Path, *, progress: bool) -> float | None:
-    """The best accuracy of a run's validations."""
+    """The best figure of a run's validations."""
     try:
         run(config, folder, resume=(folder / "config.py").exists(), progress=progress)
     except FloatingPointError:
         return None
-    told = (row.get("val_accuracy", -math.inf) for row in read_history(folder))
+    told = (row.get(f"val_{config.test.figure}", -math.inf) for row in read_history(folder))
     return max(told)
 
 

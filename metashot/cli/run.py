@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config as configs
-from ..config import Experiment
+from ..config import Experiment, MaskSizes, Sizes
 from .main import CallError, parse
 
 if TYPE_CHECKING:
@@ -109,6 +109,13 @@ def interrupted(folder: Path, call: str) -> int:
     again = f"metashot {call} --workdir {folder} --resume"
     print(f"interrupted; saved. Go on with: {again}", file=sys.stderr)
     return 130
+
+
+def figure_of(test: Sizes | MaskSizes) -> str:
+    """What a figure of test episodes is of."""
+    if isinstance(test, MaskSizes):
+        return f"{test.shot}-shot mean IoU"
+    return f"{test.way}-way {test.shot}-shot accuracy"
 
 
 def aligned(rows: list[list[str]]) -> str:

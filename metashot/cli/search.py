@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
             print(f"trial {trial.number}: {_percent(trial)}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         return interrupted(folder, f"search {name} --trials {options.trials}")
-    trials.sort(key=lambda trial: -(trial.accuracy or 0))
+    trials.sort(key=lambda trial: -(trial.score or 0))
     print(_table(trials), file=sys.stderr if options.json else sys.stdout)
     if options.json:
         rows = [{**trial._asdict(), "folder": str(trial.folder)} for trial in trials]
@@ -67,9 +67,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _percent(trial: Trial) -> str:
-    if trial.accuracy is None:
+    if trial.score is None:
         return "stopped, its loss is not finite"
-    return f"{100 * trial.accuracy:.2f} % on validation"
+    return f"{100 * trial.score:.2f} % on validation"
 
 
 def _table(trials: list[Trial]) -> str:
@@ -77,6 +77,6 @@ def _table(trials: list[Trial]) -> str:
     names = list(trials[0].setting)
     cells = [["validation, %", *names, "run"]]
     for trial in trials:
-        shown = "–" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}"
+        shown = "–" if trial.score is None else f"{100 * trial.score:.2f}"
         cells.append([shown, *(f"{v:.3g}" for v in trial.setting.values()), str(trial.folder)])
     return aligned(cells)

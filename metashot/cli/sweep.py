@@ -13,7 +13,7 @@ import tyro
 
 from ..config import Experiment
 from .main import CallError
-from .run import config_call, interrupted
+from .run import config_call, figure_of, interrupted
 
 EXAMPLE = "metashot sweep glyphs_meta_lstm --seeds 3 --steps 300"
 
@@ -49,13 +49,13 @@ def main(arguments: list[str]) -> int:
     try:
         for member in experiment.sweep(config, folder, seeds=options.seeds, resume=options.resume):
             value, half = next(iter(member.reached.summary.values()))
-            rows.append({"seed": member.seed, "accuracy": value, "interval": half})
+            rows.append({"seed": member.seed, config.test.figure: value, "interval": half})
             rows[-1] |= {"step": member.step, "run": str(member.folder)}
             shown = f"{100 * value:.2f} ± {100 * half:.2f} %"
             print(f"seed {member.seed}: {shown} at step {member.step:,}", file=report, flush=True)
     except KeyboardInterrupt:
         return interrupted(folder, f"sweep {name} --seeds {options.seeds}")
-    figures = [row["accuracy"] for row in rows]
+    figures = [row[config.test.figure] for row in rows]
     result = {
         "config": name,
         **vars(config.test),
@@ -66,17 +66,17 @@ def main(arguments: list[str]) -> int:
         "deviation": statistics.stdev(figures) if len(figures) > 1 else None,
         "seeds": rows,
     }
-    print(_line(result, folder), file=report)
+    print(_line(result, figure_of(config.test), folder), file=report)
     if options.json:
         print(json.dumps(result))
     return 0
 
 
-def _line(result: dict[str, Any], folder: Path) -> str:
+def _line(result: dict[str, Any], figure: str, folder: Path) -> str:
     low, high, deviation = (result[name] for name in ("lowest", "highest", "deviation"))
     spread = "" if deviation is None else f", standard deviation {100 * deviation:.2f} %"
     return (
-        f"{Path(result['config']).stem}: {result['way']}-way {result['shot']}-shot accuracy of "
+        f"{Path(result['config']).stem}: {figure} of "
         f"{len(result['seeds'])} seeds: mean {100 * result['mean']:.2f} %, "
         f"range {100 * low:.2f} to {100 * high:.2f} %{spread} "
         f"(same {result['episodes']} episodes; runs in {folder})"

@@ -11,7 +11,7 @@ import tyro
 
 from ..config import Experiment, MaskSizes
 from .main import CallError
-from .run import config_call, interrupted
+from .run import config_call, figure_of, interrupted
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
@@ -59,13 +59,10 @@ def main(arguments: list[str]) -> int:
         print(f"curves: {path}", file=sys.stderr)
     else:
         print("no plot: pip install 'metashot[plots]' draws the curves", file=sys.stderr)
-    shot = config.test.shot
-    if isinstance(config.test, MaskSizes):
-        figure, other = f"{shot}-shot mean IoU", "marking everything"
-    else:
-        figure, other = f"{config.test.way}-way {shot}-shot accuracy", "nearest neighbour on pixels"
+    masks = isinstance(config.test, MaskSizes)
+    other = "marking everything" if masks else "nearest neighbour on pixels"
     print(
-        f"{Path(name).stem}: {figure} {_percent(reached)} on new classes "
+        f"{Path(name).stem}: {figure_of(config.test)} {_percent(reached)} on new classes "
         f"after {trained.step:,} meta-steps; {other}: {_percent(nearest)} "
         f"(same {config.test_episodes} episodes; run in {folder})"
     )

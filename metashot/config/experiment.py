@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class RMSProp(SGD):
 class Sizes:
     """Of an episode."""
 
+    figure: ClassVar[str] = "accuracy"  # by which answers are judged
+
     way: int = 5
     """classes"""
     shot: int = 1
@@ -185,6 +187,8 @@ class Redraw:
 @dataclass(frozen=True)
 class MaskSizes:
     """Of an episode with masks, of one class against all else."""
+
+    figure: ClassVar[str] = "mean_iou"
 
     shot: int = 1
     """support pictures"""

@@ -52,7 +52,7 @@ def test_a_search_goes_on_with_the_same_trials(
     call = [config, "--seed", "4", "--workdir", tmp_path / "search"]
     (first,) = called(capsys, *call, "--trials", "1")[0]["trials"]
     validated = [r for r in runs.read_history(Path(first["folder"])) if "val_accuracy" in r]
-    assert first["accuracy"] == max(row["val_accuracy"] for row in validated)
+    assert first["score"] == max(row["val_accuracy"] for row in validated)
 
     def diverge(_: object, folder: Path, **__: Any):
         folder.mkdir()
@@ -61,10 +61,10 @@ def test_a_search_goes_on_with_the_same_trials(
     monkeypatch.setattr(search, "run", diverge)  # of the trials that are left
     told, said = called(capsys, *call, "--trials", "3", "--resume")
     assert told["trials"][0] == first
-    assert [trial["accuracy"] for trial in told["trials"][1:]] == [None, None]
+    assert [trial["score"] for trial in told["trials"][1:]] == [None, None]
     head, best = said.splitlines()[-4:-2]
     assert head.split()[:4] == ["validation,", "%", "optimizer.rate", "learner.network.eps"]
-    assert best.split()[0] == f"{100 * first['accuracy']:.2f}"
+    assert best.split()[0] == f"{100 * first['score']:.2f}"
 
 
 def test_numbers_are_even_in_their_logarithms():

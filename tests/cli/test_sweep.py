@@ -144,3 +144,41 @@ def test_a_run_takes_its_seed_from_the_call(tiny: Path):
     _, options, folder = config_call("train", train.Options, call, example="")
     assert options.config.seed == 3
     assert folder == Path("runs/tiny")
+
+
+MASKS = """
+from metashot.config import *
+
+
+def get_config():
+    return Experiment(
+        data=GlyphScenes(train=8, val=6, test=6, drawings=4, size=8, canvas=24, objects=2, same=1),
+        learner=Segmentation(network=Pyramid(8, (8,)), size=4),
+        steps=2,
+        train=MaskSizes(),
+        test=MaskSizes(),
+        validate_every=2,
+        validation_episodes=2,
+        test_episodes=4,
+        log_every=1,
+    )
+"""
+
+
+def test_learners_of_masks_are_told_by_their_overlap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "masks.py").write_text(MASKS)
+    call = [
+        "sweep",
+        str(tmp_path / "masks.py"),
+        "--seeds",
+        "1",
+        "--workdir",
+        str(tmp_path / "runs"),
+    ]
+    assert main([*call, "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert [row["mean_iou"] for row in result["seeds"]] == [result["mean"]]
+    assert "masks: 1-shot mean IoU of 1 seeds: mean" in printed.err
