@@ -247,9 +247,9 @@ def refused(found: list[dict[str, Any]]) -> list[str]:
 def matched(found: list[dict[str, Any]]) -> list[str]:
     """Markdown tables of error rates of matching problems, and of seconds to learn a character."""
     lines = [
-        "| row | random problems, error % | published, % | official runs, error % "
-        "| pairs, millions | training, minutes |",
-        "|---|---|---|---|---|---|",
+        "| row | random problems, error % | the same after 2 million pairs | published, % "
+        "| official runs, error % | pairs, millions | training, minutes |",
+        "|---|---|---|---|---|---|---|",
     ]
     percent = lambda both: f"{100 * both[0]:.2f} ± {100 * both[1]:.2f}" if both else "–"
     timed = [row for row in found if row["name"] == "adapt"]
@@ -260,10 +260,11 @@ def matched(found: list[dict[str, Any]]) -> list[str]:
         both = (row.get("random"), own) if of_runs else (own, row.get("official"))
         published = f"{100 * row['paper']:.1f}" if row.get("paper") else "–"
         pairs = f"{row['pairs'] / 1e6:.2f}" if row.get("pairs") else "–"
+        equal = row.get("equal") or (own if pairs == "2.00" else None)
         minutes = f"{row['seconds'] / 60:.1f}" if row.get("seconds") else "–"
         lines.append(
-            f"| `{row['name']}` | {percent(both[0])} | {published} | {percent(both[1])} | {pairs} "
-            f"| {minutes} |"
+            f"| `{row['name']}` | {percent(both[0])} | {percent(equal)} | {published} "
+            f"| {percent(both[1])} | {pairs} | {minutes} |"
         )
     for row in timed:
         times = (f"{1e3 * s:,.1f}" for name in ("learnet", "sgd") for s in row["seconds_of"][name])
