@@ -69,6 +69,19 @@ def efficientnet_lite0(path: str | os.PathLike[str] | None = None) -> Variables:
     return _as_variables(read(path.read_bytes(), path.name), path.name)
 
 
+def efficientnet_lite0_classifier() -> dict[str, jax.Array]:
+    """ImageNet's 1,000 classes on the embedding: {"kernel" [1280, 1000], "bias" [1000]}.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
+    """
+    tensors = _packaged()
+    return {
+        "kernel": jnp.asarray(tensors["_fc.weight"].T),
+        "bias": jnp.asarray(tensors["_fc.bias"]),
+    }
+
+
 def _packaged() -> dict[str, NDArray[Any]]:
     try:
         folder = importlib.resources.files(_PACKAGE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from ..data import Dataset, Episodes, Splits
+    from ..data import Dataset, Episodes, MaskDataset, MaskSplits, Splits
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,83 @@ class GlyphScenes(Glyphs):
 
         settings = {"objects": self.objects, "same": self.same}
         return scene_episodes(dataset, size=self.canvas, shot=shot, query=query, **settings)
+
+
+@dataclass(frozen=True)
+class Pascal5i:
+    """A fold of PASCAL-5i: pictures with masks of 20 classes, five of them for testing."""
+
+    source: tuple[str, ...] = ()
+    """folders or archives in the layout of PASCAL VOC; by default VOC2012 in METASHOT_DATA"""
+    fold: int = 0
+    """0 to 3, whose classes are for testing"""
+    size: int = 500
+    """side of a picture in pixels"""
+    lists: bool = True
+    """train on the lists train and sbd, and test on val; else pictures go by their classes"""
+    small: Literal["grid", "area", "none"] | float = "grid"
+    """which objects are too small to be asked for: the release's rule, PFENet's, or a share"""
+    dedupe: bool = True
+    """a picture of two lists counts once"""
+    sampling: Literal["paper", "pairs", "classes"] = "paper"
+    """how what is asked for is drawn in training"""
+    void: Literal["background", "ignore"] = "background"
+    """what pixels are of which nobody says what they are"""
+
+    def load(self) -> MaskSplits:
+        from ..data import pascal_5i
+        from ..data.cache import folder
+
+        here = Path(os.environ.get("METASHOT_DATA") or folder()) / "VOC2012"
+        lists: Any = {} if self.lists else {"train": None, "test": None}
+        settings = {"fold": self.fold, "size": self.size, "small": self.small}
+        return pascal_5i(self.source or here, **settings, dedupe=self.dedupe, **lists)
+
+    def episodes(self, dataset: MaskDataset, *, shot: int, query: int) -> Episodes:
+        """Of the classes for testing, the release's list of 1,000."""
+        from ..data import fold_classes, mask_episodes, official_pairs
+
+        if dataset.names == fold_classes(self.fold):
+            return official_pairs(dataset, shot=shot, void=self.void)
+        settings: Any = {"sampling": self.sampling, "void": self.void}
+        return mask_episodes(dataset, shot=shot, query=query, **settings)
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Any pictures with indexed masks in the layout of PASCAL VOC, split by class."""
+
+    source: str
+    """folder or ZIP archive, with JPEGImages, SegmentationClass and ImageSets/classes.txt"""
+    test: tuple[str, ...]
+    """names of the classes for testing"""
+    val: tuple[str, ...] = ()
+    """names of those for choosing"""
+    classes: tuple[str, ...] = ()
+    """names of all that count; by default all there are"""
+    halves: bool = False
+    """test on the second half of the pictures; else on those that show a class for testing"""
+    size: int = 288
+    """side of a picture in pixels"""
+    small: Literal["grid", "area", "none"] | float = 0.01
+    """which objects are too small to be asked for: the release's rule, PFENet's, or a share"""
+    sampling: Literal["paper", "pairs", "classes"] = "classes"
+    """how what is asked for is drawn"""
+    void: Literal["background", "ignore"] = "background"
+    """what pixels are of which nobody says what they are"""
+
+    def load(self) -> MaskSplits:
+        from ..data import split_by_class, voc_layout
+
+        settings: Any = {"size": self.size, "small": self.small, "classes": self.classes or None}
+        whole = voc_layout(self.source, **settings)
+        return split_by_class(whole, self.test, self.val, halves=self.halves)
+
+    def episodes(self, dataset: MaskDataset, *, shot: int, query: int) -> Episodes:
+        from ..data import mask_episodes
+
+        settings: Any = {"sampling": self.sampling, "void": self.void}
+        return mask_episodes(dataset, shot=shot, query=query, **settings)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from .masks import (
     mask_batches,
     mask_episodes,
     official_pairs,
+    part,
     split_by_class,
 )
 from .mini_imagenet import mini_imagenet
@@ -77,6 +78,7 @@ __all__ = [
     "omniglot_runs",
     "paired",
     "pairs",
+    "part",
     "pascal_5i",
     "prepare_omniglot",
     "problems",

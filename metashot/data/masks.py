@@ -66,6 +66,11 @@ class MaskDataset:
         """Of one picture: (H, W, C)."""
         return tuple(self.arrays.images.shape[1:])
 
+    def with_maps(self, maps: PyTree) -> MaskDataset:
+        """With arrays [n, ...] in the place of pictures, which become float32 as they are."""
+        arrays = self.arrays.replace(images=maps)  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.replace(self, arrays=arrays, prepare=Prepare(1.0))
+
     @property
     def items(self) -> NDArray[np.int64]:
         """[items, 2]: the picture and the class of each, classes in their order."""
@@ -184,13 +189,15 @@ def joined(one: MaskDataset, two: MaskDataset) -> MaskDataset:
 
 
 def split_by_class(
-    dataset: MaskDataset, test: Sequence[str], val: Sequence[str] = ()
+    dataset: MaskDataset, test: Sequence[str], val: Sequence[str] = (), *, halves: bool = False
 ) -> MaskSplits:
     """Classes for testing and choosing, by name, and the others for training.
 
     A picture with an item of a class for testing is for testing, of the others one with a class for
     choosing is for choosing: no picture is in two parts, but objects that are too small for an item
-    may be anywhere, as background.
+    may be anywhere, as background. With `halves` the second half of the pictures is for testing and
+    the first for all else, where the other parts' classes are background: for pictures that have
+    many classes each.
 
     Raises:
         ValueError: a name of no class, a part without an item.
@@ -208,6 +215,8 @@ def split_by_class(
             own = [number[c] for c in classes]
             theirs = np.zeros_like(left)
             theirs[items[np.isin(items[:, 1], own), 0]] = True
+            if halves and name == "test":
+                theirs = np.arange(len(left)) >= len(left) // 2
             parts[name] = part(dataset, own, theirs & left)
             left &= ~theirs
     parts["train"] = part(dataset, others, left)
@@ -244,9 +253,7 @@ def encoded(
         parts.append(
             jax.tree.map(lambda x, n=len(some): np.asarray(x)[:n], maps_of(variables, padded))
         )
-    maps = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    arrays = dataset.arrays.replace(images=maps)  # pyright: ignore[reportAttributeAccessIssue]
-    return dataclasses.replace(dataset, arrays=arrays, prepare=Prepare(1.0))
+    return dataset.with_maps(jax.tree.map(lambda *x: np.concatenate(x), *parts))
 
 
 def mask_batches(dataset: MaskDataset, *, size: int = 16) -> Episodes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from PIL import Image, ImageOps
 from ..devices import cores
 from .dataset import Prepare
 from .episodes import Episodes
-from .masks import VOID, MaskDataset, MaskSplits, from_masks, listed, part, split_by_class
+from .masks import VOID, MaskDataset, MaskSplits, from_masks, joined, listed, part, split_by_class
 
 VOC = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -38,8 +39,11 @@ Small = Literal["grid", "area", "none"] | float
 Read = Callable[[str], bytes]
 
 
+Source = str | Path | Sequence[str | Path]
+
+
 def voc_layout(
-    source: str | Path,
+    source: Source,
     *,
     size: int = 500,
     lists: Sequence[str] | None = None,
@@ -55,7 +59,8 @@ def voc_layout(
     else they are VOC's 20.
 
     Args:
-        source: the folder or archive, or a folder that holds just one such archive.
+        source: the folder or archive, or a folder that holds just one such archive; or several,
+            whose pictures are one data set. Several need `classes`.
         size: pixels along a side; pictures are stretched to a square, bilinearly where they grow
             and by area where they shrink, masks by the nearest pixel.
         lists: whose pictures; by default all that have a mask. With `dedupe`, an ID in several
@@ -75,6 +80,10 @@ def voc_layout(
         ValueError: a picture that cannot be decoded, or a mask that is not indexed, has an unknown
             value or another size than its picture.
     """
+    if not isinstance(source, str | Path):
+        settings: Any = {"size": size, "lists": lists, "classes": classes, "small": small}
+        every = (voc_layout(one, **settings, dedupe=dedupe) for one in source)
+        return functools.reduce(joined, every)
     read, paths = _opened(Path(source))
     found = _names(read, paths)
     wanted = list(found.values()) if classes is None else list(classes)
@@ -113,7 +122,7 @@ def voc_layout(
 
 
 def pascal_5i(
-    source: str | Path,
+    source: Source,
     *,
     fold: int = 0,
     size: int = 500,
