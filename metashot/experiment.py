@@ -15,6 +15,7 @@ from . import config as configs
 from . import metrics, pretrained
 from .base import Array, Episode, Learner, Variables
 from .config import (
+    OSLSM,
     Batch,
     ConfigError,
     Experiment,
@@ -37,6 +38,7 @@ from .learners.baselines import nearest_neighbor
 from .learners.learnet import from_siamese
 from .learners.segmentation import everything_marked
 from .loading import CHOICE, as_chosen, load, read_config, shapes_of, trained_way, write_classes
+from .nets import from_vgg16
 from .recognition import Classifier, Pictures, stored_task
 from .runs import write_atomically
 from .selection import Choice, choose
@@ -86,6 +88,8 @@ def build(config: Experiment) -> Parts:
         raise ConfigError(f"learner cannot be built for {shape} pictures: {reason}") from error
     if getattr(getattr(config.learner, "network", None), "pretrained", False):
         learner = starting_from(pretrained.efficientnet_lite0(), learner)
+    if isinstance(config.learner, OSLSM) and config.learner.weights:
+        learner = _begun_as_vgg(config.learner.weights, learner)
     validation = None if splits.val is None else episodes_of(config, splits.val, config.test)
     return Parts(splits, learner, optimizer, source, validation)
 
@@ -123,6 +127,15 @@ def starting_from(body: Variables, learner: Learner) -> Learner:
     return learner._replace(init=init)
 
 
+def _begun_as_vgg(path: str, learner: Learner) -> Learner:
+    """The learner whose two networks begin as a file says."""
+    try:
+        vgg = pretrained.vgg16(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"learner.weights: {error}") from error
+    return learner._replace(init=lambda key, episode: from_vgg16(learner.init(key, episode), vgg))
+
+
 def held_out(splits: Splits) -> Dataset:
     """The classes for choosing, which are those for training where there are no others."""
     return splits.train if splits.val is None else splits.val
@@ -156,7 +169,7 @@ def _check_training(config: Experiment, dataset: Dataset) -> None:
     needs = "episodes, train=Sizes()"
     if classes is not None:
         kinds, needs = Batch, "plain batches, train=Batch()"
-    elif isinstance(learner, Segmentation):
+    elif isinstance(learner, Segmentation | OSLSM):
         kinds, needs = MaskSizes, "masks, train=MaskSizes()"
     elif isinstance(learner, Learnet | Siamese):
         kinds |= Pairs

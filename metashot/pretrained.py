@@ -63,10 +63,69 @@ def efficientnet_lite0(path: str | os.PathLike[str] | None = None) -> Variables:
     if path is None:
         return _as_variables(_packaged(), _FILE)
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: name a .safetensors or .pth file that exists")
-    read = _read_safetensors if path.suffix == ".safetensors" else read_state_dict
-    return _as_variables(read(path.read_bytes(), path.name), path.name)
+    return _as_variables(_tensors(path), path.name)
+
+
+def vgg16(path: str | os.PathLike[str]) -> Variables:
+    """Variables of `metashot.nets.vgg16` from a file of one's own; float32.
+
+    The weights are Caffe's: trained on BGR pictures of 0..255 without their mean.
+
+    Args:
+        path: `.safetensors`, or a state dict in Torch's format before 1.6, with the names of
+            torchvision: features.N.weight [out, in, 3, 3] and features.N.bias for N = 0, 2, 5, 7,
+            10, 12, 14, 17, 19, 21, 24, 26, 28 (conv1_1 to conv5_3), classifier.N.weight [out, in]
+            and classifier.N.bias for N = 0, 3, 6 (fc6 to fc8), fc6 reading channels before places.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        FileNotFoundError: no such file.
+        ValueError: a file that is damaged, of another format, or of another network.
+    """
+    path = Path(path)
+    tensors = _tensors(path)
+    wanted = jax.eval_shape(
+        nets.vgg16().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    )["params"]
+    params: PyTree = {"convolutions": {}}
+    layers = [(name, f"features.{n}", params["convolutions"]) for n, name in _VGG_FEATURES.items()]
+    layers += [(name, f"classifier.{n}", params) for n, name in _VGG_CLASSIFIER.items()]
+    for name, key, into in layers:
+        like = (wanted["convolutions"] if into is not params else wanted)[name]
+        into[name] = {}
+        for leaf, ending in (("kernel", "weight"), ("bias", "bias")):
+            tensor = tensors.get(f"{key}.{ending}")
+            if tensor is None:
+                raise ValueError(f"{path.name} has no {key}.{ending}, which VGG-16 needs")
+            ours = _vgg_leaf(name, tensor)
+            if ours.shape != like[leaf].shape:
+                raise ValueError(
+                    f"{key}.{ending} in {path.name} is {list(tensor.shape)}, which is no {name} of "
+                    "VGG-16"
+                )
+            into[name][leaf] = jnp.asarray(ours, jnp.float32)
+    return {"params": params, "state": {}}
+
+
+_VGG_FEATURES = dict(
+    zip(
+        (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+        (f"conv{g}_{i}" for g, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)),
+        strict=True,
+    )
+)
+_VGG_CLASSIFIER = {0: "fc6", 3: "fc7", 6: "fc8"}
+
+
+def _vgg_leaf(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
+    """A layer's tensor in a file as ours: inputs before outputs, channels last."""
+    if tensor.ndim == 4:
+        return tensor.transpose(2, 3, 1, 0)
+    if name == "fc6" and tensor.ndim == 2 and tensor.shape[1] % 49 == 0:
+        outputs, inputs = tensor.shape
+        places = tensor.reshape(outputs, inputs // 49, 7, 7).transpose(2, 3, 1, 0)
+        return places.reshape(inputs, outputs)
+    return tensor.T
 
 
 def efficientnet_lite0_classifier() -> dict[str, jax.Array]:
@@ -80,6 +139,13 @@ def efficientnet_lite0_classifier() -> dict[str, jax.Array]:
         "kernel": jnp.asarray(tensors["_fc.weight"].T),
         "bias": jnp.asarray(tensors["_fc.bias"]),
     }
+
+
+def _tensors(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: name a .safetensors or .pth file that exists")
+    read = _read_safetensors if path.suffix == ".safetensors" else read_state_dict
+    return read(path.read_bytes(), path.name)
 
 
 def _packaged() -> dict[str, NDArray[Any]]:

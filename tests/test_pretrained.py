@@ -16,6 +16,7 @@ import pytest
 
 from metashot import nets, pretrained
 from metashot.data import Prepare
+from metashot.nets.vgg import FCN, VGG16
 from metashot.torch_files import MAGIC, PROTOCOL, read_state_dict
 
 # Torch's files, opcode by opcode
@@ -323,3 +324,73 @@ def test_the_published_weights_give_the_features_of_the_published_network(
     embed = jax.jit(lambda variables, x: network.apply(variables, prepare(x))[0])
     features = embed(variables, jnp.asarray(picture)[None])
     np.testing.assert_allclose(features.reshape(32, 40).sum(1), GOLDEN, rtol=0, atol=1e-4)
+
+
+WIDTHS, HIDDEN = (2, 3, 4, 5, 6), 8  # of a small VGG-16
+
+
+@pytest.fixture
+def small_vgg(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """The tensors of a file for a VGG-16 of few channels."""
+    made = nets.from_flax(VGG16(outputs=7, widths=WIDTHS, hidden=HIDDEN))
+    monkeypatch.setattr(nets, "vgg16", lambda: made)
+    rng, tensors, before = np.random.default_rng(0), {}, 3
+    numbers = iter((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
+    for width, depth in zip(WIDTHS, (2, 2, 3, 3, 3), strict=True):
+        for _ in range(depth):
+            at = f"features.{next(numbers)}"
+            tensors[f"{at}.weight"] = rng.normal(size=(width, before, 3, 3)) / before**0.5
+            tensors[f"{at}.bias"] = rng.normal(size=width)
+            before = width
+    for n, (inputs, outputs) in {0: (294, HIDDEN), 3: (HIDDEN, HIDDEN), 6: (HIDDEN, 7)}.items():
+        tensors[f"classifier.{n}.weight"] = rng.normal(size=(outputs, inputs)) / inputs**0.5
+        tensors[f"classifier.{n}.bias"] = rng.normal(size=outputs)
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def test_vgg_answers_as_its_file_says(tmp_path: Path, small_vgg: dict[str, np.ndarray]) -> None:
+    """The same with lax on [n, C, H, W], where fc6 reads channels before places."""
+    variables = pretrained.vgg16(saved(tmp_path / "vgg.safetensors", small_vgg))
+    picture = np.random.default_rng(1).normal(size=(1, 224, 224, 3)).astype(np.float32)
+    x = jnp.asarray(picture.transpose(0, 3, 1, 2))
+    for n in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28):
+        x = jax.lax.conv(x, small_vgg[f"features.{n}.weight"], (1, 1), "SAME")
+        x = jnp.maximum(x + small_vgg[f"features.{n}.bias"][:, None, None], 0)
+        if n in (2, 7, 14, 21, 28):  # the last of a group
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+    x = x.reshape(1, -1)
+    for n in (0, 3, 6):
+        x = x @ small_vgg[f"classifier.{n}.weight"].T + small_vgg[f"classifier.{n}.bias"]
+        x = x if n == 6 else jnp.maximum(x, 0)
+    told, _ = nets.vgg16().apply(variables, jnp.asarray(picture))
+    np.testing.assert_allclose(told, x, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("features.7.bias", None, r"has no features\.7\.bias, which VGG-16 needs"),
+        ("features.0.weight", np.zeros((2, 3, 5, 5)), r"is \[2, 3, 5, 5\], which is no conv1_1 of"),
+        ("classifier.0.weight", np.zeros((8, 290)), r"is \[8, 290\], which is no fc6 of VGG-16"),
+    ],
+)
+def test_other_weights_than_vggs_are_refused(
+    tmp_path: Path, small_vgg: dict[str, np.ndarray], key: str, value: Any, message: str
+) -> None:
+    changed = {name: a for name, a in {**small_vgg, key: value}.items() if a is not None}
+    with pytest.raises(ValueError, match=message):
+        pretrained.vgg16(saved(tmp_path / "vgg.safetensors", changed))
+
+
+def test_both_branches_begin_as_vgg(small_vgg: dict[str, np.ndarray]) -> None:
+    """A segmentation branch without padding sees one cell: VGG's features before the scores."""
+    vgg = nets.vgg16().init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    fresh: Any = {"params": {}, "state": {"hash": 7}}
+    begun = nets.from_vgg16(fresh, vgg)
+    assert begun["state"] == {"hash": 7}
+    x = jax.random.normal(jax.random.key(1), (1, 224, 224, 3))
+    fcn = nets.from_flax(FCN(widths=WIDTHS, hidden=HIDDEN, pad=1))
+    maps, _ = fcn.apply({"params": begun["params"]["segmentation"], "state": {}}, x)
+    last = begun["params"]["conditioning"]["fc8"]
+    scores, _ = nets.vgg16().apply(vgg, x)
+    np.testing.assert_allclose(maps[:, 0, 0] @ last["kernel"] + last["bias"], scores, rtol=1e-4)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from ..config import MaskSizes
+from ..config import Experiment, MaskSizes, Sizes
 from .main import CallError, parse
 from .run import aligned, checkpoint_of, dataset_of
 
@@ -24,6 +24,8 @@ class Options:
 
     run: tyro.conf.Positional[Path]
     """folder of the run"""
+    more: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """of further runs, such as those of other folds; then means are told too"""
     split: Literal["train", "val", "test"] = "test"
     """whose classes"""
     episodes: int | None = None
@@ -47,33 +49,74 @@ class Options:
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
     options = parse(Options, arguments, command="evaluate", example=EXAMPLE)
-    ways, shots = _numbers("way", options.way), _numbers("shot", options.shot)
-    run: Path = options.run
+    runs = [options.run, *options.more]
+    # Every mistake before any work.
+    asked = [_asked(run, options) for run in runs]
+    if any(each.shown() != asked[0].shown() for each in asked):
+        raise CallError("runs of other sizes have no mean: give --way and --shot")
+    told = [_measured(run, each, options) for run, each in zip(runs, asked, strict=True)]
+    rows = told[0] if len(runs) == 1 else [row for each in told for row in each]
+    means = _means(told) if len(runs) > 1 else []
+    if options.json:
+        result: Any = {"rows": rows} if len(rows) > 1 else rows[0]
+        print(json.dumps({**result, "mean": means} if means else result))
+        return 0
+    for row in means:
+        print(_line(row))
+    if len(told[0]) > 1:
+        print("\n" + _table(means or rows))
+    return 0
 
+
+class _Asked(NamedTuple):
+    """What of a run."""
+
+    config: Experiment
+    dataset: Any
+    sizes: list[Sizes | MaskSizes]
+    loaded: dict[int | None, Any]  # by the way
+
+    def shown(self) -> list[tuple[int | None, int]]:
+        return [(getattr(size, "way", None), size.shot) for size in self.sizes]
+
+
+def _asked(run: Path, options: Options) -> _Asked:
+    """Refuses what the run cannot give."""
     from .. import experiment, loading  # from here on, jax
 
+    ways, shots = _numbers("way", options.way), _numbers("shot", options.shot)
     config = loading.read_config(run)
     dataset = dataset_of(run, config, options.split, options.source)
-    checkpoint = checkpoint_of(options.checkpoint)
-    query = config.test.query if options.query is None else options.query
-    count = config.test_episodes if options.episodes is None else options.episodes
     test = config.test
-    shown = [{"shot": shot, "query": query} for shot in shots or [test.shot]]
+    query = test.query if options.query is None else options.query
     if isinstance(test, MaskSizes):
         if ways:
             raise CallError("--way: a learner of masks marks one class at a time; leave it out")
-        sizes = {None: [dataclasses.replace(test, **each) for each in shown]}
+        some: list[Any] = [test]
     else:
-        sizes = {
-            way: [dataclasses.replace(test, way=way, **each) for each in shown]
-            for way in ways or [test.way]
-        }
-    for size in chain(*sizes.values()):  # every mistake before any work
+        some = [dataclasses.replace(test, way=way) for way in ways or [test.way]]
+    sizes = [
+        dataclasses.replace(size, shot=shot, query=query)
+        for size in some
+        for shot in shots or [test.shot]
+    ]
+    for size in sizes:
         experiment.check_sizes(config, "", size, dataset)
-    loaded = {way: loading.load(run, checkpoint=checkpoint, way=way) for way in sizes}
+    checkpoint = checkpoint_of(options.checkpoint)
+    ways_asked = dict.fromkeys(getattr(size, "way", None) for size in sizes)
+    loaded = {way: loading.load(run, checkpoint=checkpoint, way=way) for way in ways_asked}
+    return _Asked(config, dataset, sizes, loaded)
+
+
+def _measured(run: Path, asked: _Asked, options: Options) -> list[dict[str, Any]]:
+    """A row for each size."""
+    from .. import experiment
+
+    config, dataset, sizes, loaded = asked
+    count = config.test_episodes if options.episodes is None else options.episodes
     rows = []
-    for way, size in ((way, size) for way, own in sizes.items() for size in own):
-        learner, variables, step, _ = loaded[way]
+    for size in sizes:
+        learner, variables, step, _ = loaded[getattr(size, "way", None)]
         result = experiment.evaluate(
             learner,
             variables,
@@ -82,7 +125,8 @@ def main(arguments: list[str]) -> int:
             seed=options.seed,
             metric=experiment.metric_of(config),
         )
-        row = {
+        row: dict[str, Any] = {"run": str(run)} if options.more else {}
+        row |= {
             "learner": type(config.learner).__name__,
             **vars(size),
             "split": options.split,
@@ -94,11 +138,20 @@ def main(arguments: list[str]) -> int:
         rows.append(row)
         if not options.json:
             print(_line(row), flush=True)
-    if len(rows) > 1 and not options.json:
-        print("\n" + _table(rows))
-    if options.json:
-        print(json.dumps({"rows": rows} if len(ways) > 1 or len(shots) > 1 else rows[0]))
-    return 0
+    return rows
+
+
+def _means(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of the rows of several runs at each size; their intervals are independent."""
+    means = []
+    for rows in zip(*told, strict=True):
+        first = rows[0]
+        name = "mean_iou" if "mean_iou" in first else "accuracy"
+        mean = {**first, "run": f"mean of {len(rows)}", "step": None}
+        mean[name] = statistics.fmean(row[name] for row in rows)
+        mean["interval"] = sum(row["interval"] ** 2 for row in rows) ** 0.5 / len(rows)
+        means.append(mean)
+    return means
 
 
 def _numbers(name: str, text: str | None) -> list[int]:
@@ -113,9 +166,11 @@ def _numbers(name: str, text: str | None) -> list[int]:
 
 def _line(row: dict[str, Any]) -> str:
     way = f"{row['way']}-way " if "way" in row else ""
+    run = f"{row['run']}: " if "run" in row else ""
+    step = "" if row["step"] is None else f" at step {row['step']:,}"
     return (
-        f"{way}{row['shot']}-shot, {row['split']} classes: {_percent(row)} % "
-        f"({row['episodes']} episodes; {row['learner']} at step {row['step']:,})"
+        f"{run}{way}{row['shot']}-shot, {row['split']} classes: {_percent(row)} % "
+        f"({row['episodes']} episodes; {row['learner']}{step})"
     )
 
 

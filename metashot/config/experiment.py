@@ -117,6 +117,26 @@ class RMSProp(SGD):
 
 
 @dataclass(frozen=True)
+class Caffe:
+    """The optimiser of OSLSM's release (metashot.learners.segmentation.solver)."""
+
+    rate: float = 1e-10
+    """learning rate, for a loss summed over pixels"""
+    momentum: float = 0.99
+    """share of the last update in the next"""
+    decay: float = 5e-4
+    """share of a weight that is added to its gradient; biases have none"""
+    conditioning: float = 0.1
+    """multiple of the rate for the branch that makes classifiers"""
+
+    def build(self, steps: int) -> Any:
+        """The optax transformation; the length of the run plays no part."""
+        from ..learners.segmentation import solver
+
+        return solver(**vars(self))
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Of an episode."""
 
@@ -216,7 +236,7 @@ class Experiment:
     """episodes a meta-step"""
     chunk: int | None = None
     """episodes a device holds at once; by default 1 on a CPU, elsewhere its whole share"""
-    optimizer: Adam | SGD = field(default=Adam())
+    optimizer: Adam | SGD | Caffe = field(default=Adam())
     """of the meta-parameters"""
     validate_every: int = 1000
     """steps between validations, each of which saves a checkpoint"""

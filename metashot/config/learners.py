@@ -472,3 +472,28 @@ class Segmentation:
             network = own.build()
         branches = tied_branches(network=network, frozen=frozen, **tied)
         return one_shot_segmentation(branches=branches, **settings)
+
+
+@dataclass(frozen=True)
+class OSLSM:
+    """One-shot segmentation as it was published, two networks of VGG-16's size."""
+
+    weights: str | None = None
+    """file of VGG-16 that both networks begin as (metashot.pretrained.vgg16)"""
+    pad: int = 121
+    """zeros around a query"""
+    dilated: bool = False
+    """features at stride 8, not 32"""
+    kshot: Literal["max", "mean"] = "max"
+    """of several classifiers' logits"""
+    reduction: Literal["sum", "mean"] = "sum"
+    """of the loss over pixels"""
+
+    def build(self, way: int) -> base.Learner:
+        from ..learners.segmentation import one_shot_segmentation
+        from ..nets import vgg_branches
+
+        # Pictures come as (pixel - 127) / 128.
+        prepared = {"scale": 1 / 128, "offset": -127 / 128}
+        branches = vgg_branches(pad=self.pad, dilated=self.dilated, **prepared)
+        return one_shot_segmentation(branches=branches, kshot=self.kshot, reduction=self.reduction)

@@ -11,7 +11,15 @@ from .backbones import (
     mlp,
     with_embedding,
 )
-from .branches import Branches, pyramid, small_branches, tied_branches, two_networks, vgg_branches
+from .branches import (
+    Branches,
+    from_vgg16,
+    pyramid,
+    small_branches,
+    tied_branches,
+    two_networks,
+    vgg_branches,
+)
 from .cells import Cells, fcn_cells, joined_cells, projected, stored_maps
 from .comparisons import COMPARISONS, calibrated, compare, init_comparison
 from .convolutions import conv, conv_general_dilated, depthwise
@@ -65,6 +73,7 @@ __all__ = [
     "fcn32s",
     "fcn_cells",
     "from_flax",
+    "from_vgg16",
     "hashed",
     "init_comparison",
     "init_dense",

@@ -108,15 +108,18 @@ def part_of(variables: Variables, name: str) -> Variables:
     return {"params": variables["params"][name], "state": variables["state"][name]}
 
 
-def vgg_branches(*, pad: int = 121, dilated: bool = False) -> Branches:
+def vgg_branches(
+    *, pad: int = 121, dilated: bool = False, scale: float = 1.0, offset: float = 0.0
+) -> Branches:
     """OSLSM at the size of the paper: VGG-16 and FCN-32s, 272,618,088 parameters.
 
-    Pictures are RGB of 0..255, of any size that 224 x 224 can be made of. Both branches start from
-    weights of VGG-16 in the paper.
+    Pictures are RGB, of any size that 224 x 224 can be made of. Both branches start from weights of
+    VGG-16 in the paper (`from_vgg16`).
 
     Args:
         pad: zeros around a query: 121 in the release, 100 in the first FCN-32s.
         dilated: features at stride 8 instead of 32.
+        scale, offset: pictures are scale * pixel + offset, of pixels 0..255.
     """
     pools = 3 if dilated else 5
     stride = 2**pools
@@ -126,9 +129,29 @@ def vgg_branches(*, pad: int = 121, dilated: bool = False) -> Branches:
         conditioning=vgg16(),
         segmentation=fcn32s(pad=pad, pools=pools),
         enlarged=lambda maps, size: transposed_bilinear(maps, stride, size, offset),
-        centred=centred_bgr,
+        centred=lambda pictures: centred_bgr((pictures - offset) / scale),
         size=224,
     )
+
+
+def from_vgg16(fresh: Variables, vgg: Variables) -> Variables:
+    """`vgg_branches` that begin as VGG-16, the hash as it was drawn.
+
+    Args:
+        fresh: variables of `vgg_branches`.
+        vgg: variables of `vgg16`, such as `metashot.pretrained.vgg16` reads.
+    """
+    own = dict(vgg["params"])
+    outputs = own.pop("fc8")
+    as_convolutions = {
+        name: {
+            **own[name],
+            "kernel": own[name]["kernel"].reshape(*window, -1, own[name]["bias"].size),
+        }
+        for name, window in (("fc6", (7, 7)), ("fc7", (1, 1)))
+    }
+    params = {"conditioning": {**own, "fc8": outputs}, "segmentation": {**own, **as_convolutions}}
+    return {**fresh, "params": params}
 
 
 def tied_branches(

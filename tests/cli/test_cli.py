@@ -111,6 +111,17 @@ def test_evaluate_lists_make_rows(run: Path, capsys: pytest.CaptureFixture[str])
     assert [(r["way"], r["shot"]) for r in rows] == [(2, 1), (2, 3), (5, 1), (5, 3)]
 
 
+def test_evaluate_tells_the_mean_of_several_runs(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", str(run), str(run), "--shot", "1,3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    once, other = told["rows"][:2], told["rows"][2:]
+    assert once == other
+    for row, mean in zip(once, told["mean"], strict=True):
+        assert mean["accuracy"] == pytest.approx(row["accuracy"])
+        assert mean["interval"] == pytest.approx(row["interval"] / 2**0.5)
+        assert (mean["run"], mean["shot"]) == ("mean of 2", row["shot"])
+
+
 def test_evaluate_lists_make_a_table_and_compile_once_a_shape(
     run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
