@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metashot.config import MaskFolder, Pascal5i
 from metashot.data import (
     VOC,
     davis,
@@ -226,3 +227,48 @@ def test_the_real_pictures() -> None:
     assert [len(p.train.items) for p in parts] == pytest.approx([1840, 1025, 713, 1257], abs=3)
     assert len(davis(DATA / "davis", size=32).items) == 690
     assert len(voc_layout(DATA / "fashion_ccp", size=32, small="none").paths) == 1004
+
+
+def test_several_folders_are_one_data_set_of_a_configurations_fold(tmp_path: Path) -> None:
+    for name, (a, b) in {"one": (1, 7), "two": (2, 7)}.items():
+        write(tmp_path / name, "a", block(a))
+        write(tmp_path / name, "b", block(b))
+    sources = (str(tmp_path / "one"), str(tmp_path / "two"))
+    data = Pascal5i(sources, fold=1, size=8, lists=False, small="none", sampling="classes")
+    train, _, test = data.load()
+    assert (test.names, len(test.arrays.labels)) == (fold_classes(1), 2)
+    assert np.asarray(test.arrays.count).tolist() == [0, 2, 0, 0, 0]
+    assert len(train.arrays.labels) == 2
+    with pytest.raises(ValueError, match="no class has two items"):
+        data.episodes(train, shot=1, query=1)
+    asked = data.episodes(test, shot=1, query=1)
+    assert asked.listed  # the release's list
+    episode = asked.listed(0, asked.arrays)
+    assert episode.query.targets.sum() == 32
+
+
+def test_the_data_of_pascal_5i_are_looked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METASHOT_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"there is no .*VOC2012"):
+        Pascal5i().load()
+
+
+def test_the_second_half_of_pictures_may_be_for_testing(tmp_path: Path) -> None:
+    """All pictures show both classes."""
+    for name in "abcd":
+        write(tmp_path, name, block(7, 12))
+    classes = ("car", "dog")
+    folder = MaskFolder(str(tmp_path), ("dog",), classes=classes, size=8, small="none", halves=True)
+    train, _, test = folder.load()
+    assert (train.paths, test.paths) == (
+        ("JPEGImages/a", "JPEGImages/b"),
+        ("JPEGImages/c", "JPEGImages/d"),
+    )
+    assert (train.names, test.names) == (("car",), ("dog",))
+    source = folder.episodes(train, shot=1, query=1)
+    episode = source.sample(jax.random.key(0), source.arrays)
+    assert int(episode.query.targets.sum()) == 32  # the dog is background
+    with pytest.raises(ValueError, match="no picture is left for train"):
+        MaskFolder(str(tmp_path), ("dog",), classes=classes, size=8, small="none").load()

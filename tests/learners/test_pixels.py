@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import metashot
 from metashot.base import Episode, Examples, Learner
-from metashot.nets import Cells, area_means, joined_cells, projected, stored_maps
+from metashot.nets import Cells, area_means, fcn_cells, joined_cells, projected, stored_maps
 from metashot.nets.branches import half_pixel_bilinear
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -188,3 +188,20 @@ def test_a_support_without_the_class_marks_nothing() -> None:
         metashot.masked_average(cells=cells),
     ):
         assert not (answers(learner, support, blobs(1, 2)) > 0).any()
+
+
+def test_cells_of_the_papers_size() -> None:
+    """Cell x of FCN-32s with 121 zeros around 64 pixels is around pixel 32 x - 8.5."""
+    cells = fcn_cells()
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(cells.network.init, jax.random.key(0), x)
+    maps = jax.eval_shape(lambda v, x: cells.network.apply(v, x)[0], variables, x)
+    assert maps.shape == (1, 4, 4, 4096)
+    mask = jnp.zeros((1, 64, 64)).at[:, 8:40, 8:40].set(1)  # pixels around 23.5
+    share = cells.shares(mask, (4, 4))
+    assert share[0, 1, 1] == 1
+    assert share.sum() == 1
+    back = cells.enlarged(share, (64, 64))[0]
+    assert np.unravel_index(back.argmax(), back.shape) in [
+        (i, j) for i in (23, 24) for j in (23, 24)
+    ]

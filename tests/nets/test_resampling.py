@@ -79,3 +79,18 @@ def test_area_means_of_parts_of_pixels() -> None:
     """Three pixels in two cells: the middle one is half in each."""
     found = nets.area_means(jnp.array([[3.0, 6.0, 0.0]]), (1, 2))
     np.testing.assert_allclose(found, [[4.0, 2.0]], atol=1e-12)
+
+
+def test_patches_of_the_papers_baselines() -> None:
+    """Case A16: a patch is of the class if more than half of it is."""
+    mask = np.zeros((64, 64))
+    mask[:32, :17] = mask[32:, 32:48] = 1
+    means = nets.patch_means(jnp.asarray(mask), 32, (2, 2), 0)
+    np.testing.assert_allclose(means, [[0.53125, 0], [0, 0.5]])
+
+
+def test_what_a_patch_has_outside_is_background() -> None:
+    """The first patch begins 24 pixels before the picture, as with 121 zeros of padding."""
+    means = nets.patch_means(jnp.ones((40, 40)), 32, (3, 3), -24)
+    shares = np.array([8 / 32, 1, 0])
+    np.testing.assert_allclose(means, shares[:, None] * shares)
