@@ -278,6 +278,61 @@ def matched(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def segmented(found: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables of mean IoU, a row a method and a column a fold, for each number of shots."""
+    by_name = {row["name"]: row for row in found}
+    lines = list[str]()
+    for shot in (1, 5):
+        folds = [f"{shot}shot_fold{i}" for i in range(4)]
+        methods = [n.removesuffix(f"_{folds[0]}") for n in by_name if n.endswith(folds[0])]
+        heads = ("mean", "without classes of few pictures", "published", "training a fold, minutes")
+        lines += [
+            "",
+            f"| {shot}-shot mean IoU, % | fold 0 | fold 1 | fold 2 | fold 3 | {' | '.join(heads)} |",
+            "|---" * 9 + "|",
+        ]
+        for method in methods:
+            mean = by_name.get(f"{method}_{shot}shot_mean")
+            rows = [by_name.get(f"{method}_{fold}") for fold in folds]
+            cells = [_share(row) for row in (*rows, mean)]
+            cells += [_share(mean and {"value": mean[key]}) for key in ("without_few", "paper")]
+            minutes = max(row["seconds"] for row in rows if row) / 60
+            lines.append(f"| `{method}` | {' | '.join(cells)} | {minutes:.1f} |")
+    if best := by_name.get("best_baseline_1shot_mean"):
+        told = f"{100 * best['value']:.1f} % (`{best['of']}`)"
+        lines += ["", f"Best of the paper's four baselines, one shot: {told}."]
+    return lines
+
+
+def _share(row: dict[str, Any] | None) -> str:
+    """A figure in percent, with its interval if it has one."""
+    if not row or row["value"] is None:
+        return "–"
+    half = f" ± {100 * row['interval']:.1f}" if "interval" in row else ""
+    return f"{100 * row['value']:.1f}{half}"
+
+
+def videos(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of mean IoU over the frames of videos."""
+    lines = ["| row | mean IoU, % | frames |", "|---|---|---|"]
+    return [*lines, *(f"| `{r['name']}` | {_share(r)} | {r['pairs']} |" for r in found)]
+
+
+def segmentation_speed(found: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables of the time of a query, and of queries a second of one support."""
+    lines = ["| row | ms (range of rounds) | logistic regression / this (range) |", "|---|---|---|"]
+    for row in (row for row in found if "range" in row):
+        low, high = (1e3 * seconds for seconds in row["range"])
+        ratio = "–"
+        if "ratio" in row:
+            least, most = row["ratio_range"]
+            ratio = f"{row['ratio']:.1f} ({least:.1f} to {most:.1f})"
+        time = f"{1e3 * row['value']:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| `{row['name']}` | {time} | {ratio} |")
+    lines += ["", "| row | queries/s |", "|---|---|"]
+    return lines + [f"| `{r['name']}` | {r['value']:.0f} |" for r in found if "range" not in r]
+
+
 TABLES = {
     "omniglot_learnet": matched,
     "omniglot_meta_lstm": accuracies,
@@ -285,6 +340,10 @@ TABLES = {
     "omniglot_mmnet": compared,
     "omniglot_mixed": many_sizes,
     "omniglot_mmnet_ablations": many_sizes,
+    "segmentation_pascal": segmented,
+    "segmentation_fashion": segmented,
+    "segmentation_davis": videos,
+    "segmentation_speed": segmentation_speed,
     "batch_norm": statistics,
     "memory": memory,
     "speed_cpu": speed,
