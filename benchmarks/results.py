@@ -284,11 +284,12 @@ def segmented(found: list[dict[str, Any]]) -> list[str]:
     lines = list[str]()
     for shot in (1, 5):
         folds = [f"{shot}shot_fold{i}" for i in range(4)]
+        names = (f"fold {i}" for i in range(4))
         methods = [n.removesuffix(f"_{folds[0]}") for n in by_name if n.endswith(folds[0])]
         heads = ("mean", "without classes of few pictures", "published", "training a fold, minutes")
         lines += [
             "",
-            f"| {shot}-shot mean IoU, % | fold 0 | fold 1 | fold 2 | fold 3 | {' | '.join(heads)} |",
+            f"| {shot}-shot mean IoU, % | " + " | ".join((*names, *heads)) + " |",
             "|---" * 9 + "|",
         ]
         for method in methods:
