@@ -66,8 +66,6 @@ KEY = (
 )
 STEPS, LONG = 5000, 15_000  # of 400 pairs; the paper's are 60 x 100,000 pairs
 ROWS = (*CELLS, *HAUSDORFF, "best_official_runs", "adapt")
-# Half as far as what made the best of the official runs in a first look.
-VARIED = config.Redraw(rotation=7.5, shear=0.1, scale=0.1, shift=0.04, stroke=0.35)
 START = 0.4  # share of a learnet's steps in which it still is a siamese network
 PROBLEMS, TOGETHER = 10_000, 20  # all, and of an episode
 SGD_STEPS = 50  # of fine-tuning, in `adapt`
@@ -112,8 +110,8 @@ def cell(name: str, steps: int | None, *, tuning: bool) -> Row:
 def _trained_cell(name: str, steps: int, *, varied: bool, tuning: bool) -> Row:
     architecture, comparison, paper = CELLS[name]
     settings = dataclasses.replace(config.read(NAME), data=data(tuning=tuning))
-    if varied:
-        settings = dataclasses.replace(settings, redraw=VARIED)
+    if not varied:
+        settings = dataclasses.replace(settings, redraw=config.Redraw())
     parts = list[Path]()
     if "learnet" in architecture:  # which begins as a siamese network, all steps counted
         shared = {"architecture": "siamese_shared_factorised", "comparison": comparison}
@@ -140,7 +138,7 @@ def _trained_cell(name: str, steps: int, *, varied: bool, tuning: bool) -> Row:
 def _run(settings: config.Experiment, learner: dict[str, Any], steps: int, *, tuning: bool) -> Path:
     """The folder of a run that is finished."""
     name = f"{NAME}_{learner['architecture']}_{learner['comparison']}_{steps}"
-    name += "_varied" if settings.redraw == VARIED else ""
+    name += "" if settings.redraw == config.Redraw() else "_varied"
     folder = RUNS / (f"{name}_tuning" if tuning else name)
     if not any(row["step"] == steps for row in runs.read_history(folder)):
         learnt = dataclasses.replace(settings.learner, **learner)

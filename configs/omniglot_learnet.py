@@ -1,7 +1,8 @@
 """Learnet on Omniglot, trained on the background alphabets, 20-way within evaluation alphabets.
 
 A step is an exemplar and a query of each of 20 characters of an alphabet, and all 400 pairs of
-them; `Pairs()` draws each exemplar queries of its own, which costs several times as much.
+them; `Pairs()` draws each exemplar queries of its own, which costs several times as much. Drawings
+are varied a little, which long trainings need.
 
 Two switches make the 15 cells of table 1 of Bertinetto et al. (2016): `--learner.architecture`
 siamese_shared, siamese_unshared, siamese_factorised, siamese_learnet or learnet, and
@@ -11,7 +12,7 @@ layer: train `--learner.architecture siamese_shared_factorised` for some thousan
 then the learnet with `--learner.start` and the folder of that run.
 """
 
-from metashot.config import Adam, Experiment, Learnet, Omniglot, Sizes
+from metashot.config import Adam, Experiment, Learnet, Omniglot, Redraw, Sizes
 
 
 def get_config() -> Experiment:
@@ -21,6 +22,7 @@ def get_config() -> Experiment:
         steps=20000,
         train=Sizes(way=20, shot=1, query=1, scope="alphabet"),
         test=Sizes(way=20, shot=1, query=1, scope="alphabet"),
+        redraw=Redraw(rotation=7.5, shear=0.1, scale=0.1, shift=0.04, stroke=0.35),
         optimizer=Adam(rate=2e-3, warmup=100, decay="cosine"),
         validate_every=2000,
     )
