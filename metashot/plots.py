@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#2a9d4e", "#d1232a"
+MARKED = np.array([1.0, 0.24, 0.0])  # what a mask marks, as RGB
 # Of the first classes of an episode; green and red are for the answers.
 CLASSES = ("#1f77b4", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
 DPI = 150
@@ -272,6 +273,35 @@ def predicted_filters(
             signed(maps_at + PITCH * j, y, seen[i][..., channel], most_of_column)
     axes.set(xlim=(-0.1, width), ylim=(top + PITCH * count, -0.1), aspect="equal")
     axes.axis("off")
+    return figure
+
+
+def masks(shown: dict[str, tuple[Array, Array]], *, prepare: Prepare = Prepare()) -> Figure:
+    """Pictures with what a mask marks in colour, a row each, and a column for each name.
+
+    Args:
+        shown: {title: (pictures [n, H, W, C], masks [n, H, W])}; marked is what is above 0, such as
+            logits of foreground.
+        prepare: of the data set; undone, so that pictures look as they were stored.
+
+    Raises:
+        ValueError: a mask of another size than its picture.
+    """
+    rows = max(len(pictures) for pictures, _ in shown.values())
+    figure = _figure(1.7 * len(shown), 1.7 * rows + 0.35)
+    panels = figure.subplots(rows, len(shown), squeeze=False)
+    for column, (title, (pictures, marks)) in zip(panels.T, shown.items(), strict=True):
+        if np.shape(marks) != np.shape(pictures)[:3]:
+            raise ValueError(
+                f"{title}: masks {list(np.shape(marks))} do not fit pictures "
+                f"{list(np.shape(pictures))}"
+            )
+        column[0].set_title(title, fontsize=9)
+        for axes, picture, mark in zip(column, pictures, np.asarray(marks) > 0, strict=True):
+            pixels = (np.asarray(picture) - prepare.offset) / prepare.scale / 255
+            pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).clip(0, 1)
+            axes.imshow(np.where(mark[..., None], 0.45 * pixels + 0.55 * MARKED, pixels))
+            axes.axis("off")
     return figure
 
 

@@ -202,3 +202,19 @@ def test_the_filters_that_differ_most_are_drawn_beside_what_they_see():
     assert [x.shape for x in drawn] == [(8, 8), *[(8, 8), (5, 5), (4, 4)] * 3]
     assert all((x == 2).all() for x in drawn[2::3])
     np.testing.assert_array_equal(drawn[3], maps[0, :, :, 2])
+
+
+def test_masks_mark_pictures_in_colour():
+    """An 8-bit grey picture of which one pixel is marked."""
+    picture = np.full((1, 2, 2, 1), 0.4, np.float32)
+    logits = np.array([[[3.0, -1], [0, -2]]], np.float32)
+    figure = plots.masks({"query": (picture, np.zeros((1, 2, 2))), "answer": (picture, logits)})
+    plain, marked = (axes.images[0].get_array() for axes in figure.axes)
+    np.testing.assert_allclose(plain, 0.4, rtol=1e-6)
+    np.testing.assert_allclose(marked[0, 0], 0.45 * 0.4 + 0.55 * plots.MARKED, rtol=1e-6)
+    np.testing.assert_allclose(marked[0, 1:], 0.4, rtol=1e-6)
+    assert [axes.get_title() for axes in figure.axes] == ["query", "answer"]
+    with pytest.raises(
+        ValueError, match=r"query: masks \[1, 2, 3\] do not fit pictures \[1, 2, 2, 1\]"
+    ):
+        plots.masks({"query": (picture, np.zeros((1, 2, 3)))})

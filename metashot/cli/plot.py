@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from ..config import Experiment, Learnet, Matching, MemoryMatching, MetaLSTM, Siamese, Sizes
+from ..config import (
+    Experiment,
+    Learnet,
+    MaskSizes,
+    Matching,
+    MemoryMatching,
+    MetaLSTM,
+    Siamese,
+    Sizes,
+)
 from .main import CallError, parse
 from .run import checkpoint_of, dataset_of
 
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "metashot plot runs/glyphs_meta_lstm --episode 3"
 GATE_EPISODES = 5  # whose gates are drawn
+MASK_EPISODES, SHOTS = 6, 5
 PROBLEMS = 8  # whose candidates are drawn
 FILTERS = 5  # exemplars whose predicted filters are drawn
 SHOT = 10  # support images a class, and queries, of which embeddings and similarities are drawn
@@ -85,9 +96,8 @@ def _draw_episodes(options: Options, folder: Path) -> None:
 
     run = options.run
     config = loading.read_config(run)
-    if not isinstance(config.test, Sizes):
-        print(f"only curves: episodes of {run} have masks", file=sys.stderr)
-        return
+    if isinstance(config.test, MaskSizes):
+        return _draw_masks(options, config, folder)
     way = config.test.way
     if options.beside:
         for one, its in ((run, config), (options.beside, loading.read_config(options.beside))):
@@ -127,6 +137,50 @@ def _draw_episodes(options: Options, folder: Path) -> None:
         _draw_problems(options, config, learner, variables, dataset, folder)
 
 
+def _draw_masks(options: Options, config: Experiment, folder: Path) -> None:
+    """Answers to one picture and to five, and to what another class's picture shows."""
+    import jax
+    import jax.numpy as jnp
+
+    from .. import experiment, loading, plots
+
+    dataset = dataset_of(options.run, config, options.split, options.source)
+    learner, variables, *_ = loading.load(options.run, checkpoint=checkpoint_of(options.checkpoint))
+
+    @jax.jit
+    def answered(support: Any, query: Any) -> Any:
+        """[n, H, W], of n episodes in turn."""
+        one = lambda both: learner.predict(
+            variables, learner.adapt(variables, both[0]), both[1].inputs
+        )
+        return jax.lax.map(one, (support, query))[:, 0]
+
+    def episodes_of(shot: int) -> Any:
+        size = dataclasses.replace(config.test, shot=shot, query=1)
+        source = experiment.episodes_of(config, dataset, size)
+        numbers = range(options.episode, options.episode + MASK_EPISODES)
+        return jax.tree.map(lambda *x: jnp.stack(x), *(_drawn(options, source, i) for i in numbers))
+
+    shown: dict[str, tuple[Array, Array]] = {}
+    support, query, _ = episodes_of(1)
+    asked = query.inputs[:, 0]
+    others = jax.tree.map(lambda x: jnp.roll(x, 1, 0), support)
+    shown["support"] = support.inputs[:, 0], support.targets[:, 0]
+    shown["what is asked for"] = asked, query.targets[:, 0]
+    shown["answer"] = asked, answered(support, query)
+    shown["to the support above"] = asked, answered(others, query)
+    try:
+        support, query, _ = episodes_of(SHOTS)
+    except ValueError:
+        pass  # classes have too few pictures
+    else:
+        asked, first = query.inputs[:, 0], jax.tree.map(lambda x: x[:, :1], support)
+        shown["what is asked for,"] = asked, query.targets[:, 0]
+        shown["by 1 picture"] = asked, answered(first, query)
+        shown[f"by {SHOTS} pictures"] = asked, answered(support, query)
+    print(plots.save(plots.masks(shown, prepare=dataset.prepare), folder / "masks.png"))
+
+
 def _compares(config: Experiment) -> bool:
     """Whether the learner's Task holds embeddings, with which it compares queries."""
     return isinstance(config.learner, Matching | MemoryMatching)
@@ -160,14 +214,17 @@ def _draw_matches(options: Options, dataset: Dataset, folder: Path) -> None:
     print(plots.save(picture, folder / "similarities.png"))
 
 
-def _drawn(options: Options, source: Episodes) -> Episode:
-    """The episode that the options name, as `evaluate` draws it."""
+def _drawn(options: Options, source: Episodes, index: int | None = None) -> Episode:
+    """An episode as `evaluate` draws it, the one that the options name by default."""
     import jax
 
     from ..data import episode_key
     from ..evaluation import TEST
 
-    key, _ = jax.random.split(episode_key(options.seed, TEST, options.episode))
+    index = options.episode if index is None else index
+    if source.listed:
+        return jax.jit(source.listed)(index, source.arrays)
+    key, _ = jax.random.split(episode_key(options.seed, TEST, index))
     return jax.jit(source.sample)(key, source.arrays)
 
 
