@@ -182,3 +182,8 @@ def test_learners_of_masks_are_told_by_their_overlap(
     result = json.loads(printed.out)
     assert [row["mean_iou"] for row in result["seeds"]] == [result["mean"]]
     assert "masks: 1-shot mean IoU of 1 seeds: mean" in printed.err
+    seed0 = tmp_path / "runs" / "seed0"
+    assert main(["plot", str(seed0)]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(seed0 / "plots" / name) for name in ("curves.png", "masks.png")
+    ]
