@@ -175,7 +175,7 @@ def _draw_masks(options: Options, config: Experiment, folder: Path) -> None:
         pass  # classes have too few pictures
     else:
         asked, first = query.inputs[:, 0], jax.tree.map(lambda x: x[:, :1], support)
-        shown["what is asked for,"] = asked, query.targets[:, 0]
+        shown["another query"] = asked, query.targets[:, 0]
         shown["by 1 picture"] = asked, answered(first, query)
         shown[f"by {SHOTS} pictures"] = asked, answered(support, query)
     print(plots.save(plots.masks(shown, prepare=dataset.prepare), folder / "masks.png"))
