@@ -271,9 +271,9 @@ def matched(found: list[dict[str, Any]]) -> list[str]:
         lines += [
             "",
             "| row | learnet: adapt, ms | 1,000 scores, ms | SGD: fine-tune, ms | 1,000 scores, ms "
-            "| SGD / learnet |",
-            "|---|---|---|---|---|---|",
-            f"| `adapt` | {' | '.join(times)} | {row['ratio']:.1f} |",
+            "| steps of SGD | SGD / learnet |",
+            "|---|---|---|---|---|---|---|",
+            f"| `adapt` | {' | '.join(times)} | {row['steps_of_sgd']} | {row['ratio']:.1f} |",
         ]
     return lines
 
