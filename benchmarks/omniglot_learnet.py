@@ -59,7 +59,6 @@ HAUSDORFF = {  # side of the drawings, which problems, error in percent
 }
 KEY = (
     "siamese_shared_euclidean",
-    "siamese_shared_weighted_l1",
     "siamese_factorised_weighted_l1",
     "siamese_learnet_weighted_l1",
     "learnet_weighted_l1",
