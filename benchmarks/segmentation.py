@@ -28,7 +28,7 @@ import optax
 import results
 
 import metashot
-from metashot import metrics, pretrained
+from metashot import config, metrics, pretrained
 from metashot.base import Learner, Variables
 from metashot.data import (
     VOC,
@@ -42,7 +42,6 @@ from metashot.data import (
     mask_batches,
     mask_episodes,
     official_pairs,
-    part,
     split_by_class,
     voc_layout,
 )
@@ -308,15 +307,11 @@ def pascal() -> MaskDataset:
     return voc_layout(both, size=SIZE, classes=VOC, small=0.005)
 
 
-FASHION = 20  # items of a label that counts
-
-
 def fashion() -> tuple[MaskDataset, list[list[str]]]:
-    """Labels with enough items, in four folds: every fourth by their numbers."""
-    whole = voc_layout(given() / "fashion_ccp", size=SIZE, small=0.01)
-    count = dict(zip(whole.names, np.asarray(whole.arrays.count).tolist(), strict=True))
-    names = sorted((n for n in count if count[n] >= FASHION), key=lambda n: -count[n])
-    return part(whole, [whole.names.index(n) for n in names]), [names[i::4] for i in range(4)]
+    """Labels with enough pictures, in four folds."""
+    data = config.read("fashion_segmentation").data
+    whole = voc_layout(given() / data.source, size=SIZE, classes=data.classes, small=data.small)
+    return whole, [[*data.classes[i::4]] for i in range(4)]
 
 
 @functools.cache

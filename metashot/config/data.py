@@ -104,7 +104,8 @@ class MaskFolder:
     """Any pictures with indexed masks in the layout of PASCAL VOC, split by class."""
 
     source: str
-    """folder or ZIP archive, with JPEGImages, SegmentationClass and ImageSets/classes.txt"""
+    """folder or ZIP archive, with JPEGImages, SegmentationClass and ImageSets/classes.txt; or its
+    name in METASHOT_DATA"""
     test: tuple[str, ...]
     """names of the classes for testing"""
     val: tuple[str, ...] = ()
@@ -126,7 +127,8 @@ class MaskFolder:
         from ..data import split_by_class, voc_layout
 
         settings: Any = {"size": self.size, "small": self.small, "classes": self.classes or None}
-        whole = voc_layout(self.source, **settings)
+        named = Path(os.environ.get("METASHOT_DATA") or "") / self.source
+        whole = voc_layout(self.source if Path(self.source).exists() else named, **settings)
         return split_by_class(whole, self.test, self.val, halves=self.halves)
 
     def episodes(self, dataset: MaskDataset, *, shot: int, query: int) -> Episodes:

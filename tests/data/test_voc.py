@@ -255,12 +255,15 @@ def test_the_data_of_pascal_5i_are_looked_for_by_name(
         Pascal5i().load()
 
 
-def test_the_second_half_of_pictures_may_be_for_testing(tmp_path: Path) -> None:
-    """All pictures show both classes."""
+def test_the_second_half_of_pictures_may_be_for_testing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pictures show both classes; the folder is known by its name in METASHOT_DATA."""
+    monkeypatch.setenv("METASHOT_DATA", str(tmp_path.parent))
     for name in "abcd":
         write(tmp_path, name, block(7, 12))
     classes = ("car", "dog")
-    folder = MaskFolder(str(tmp_path), ("dog",), classes=classes, size=8, small="none", halves=True)
+    folder = MaskFolder(tmp_path.name, ("dog",), classes=classes, size=8, small="none", halves=True)
     train, _, test = folder.load()
     assert (train.paths, test.paths) == (
         ("JPEGImages/a", "JPEGImages/b"),
