@@ -298,8 +298,8 @@ def masks(shown: dict[str, tuple[Array, Array]], *, prepare: Prepare = Prepare()
             )
         column[0].set_title(title, fontsize=9)
         for axes, picture, mark in zip(column, pictures, np.asarray(marks) > 0, strict=True):
-            pixels = (np.asarray(picture) - prepare.offset) / prepare.scale / 255
-            pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).clip(0, 1)
+            pixels = _as_stored(picture, prepare)
+            pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
             axes.imshow(np.where(mark[..., None], 0.45 * pixels + 0.55 * MARKED, pixels))
             axes.axis("off")
     return figure
@@ -386,10 +386,15 @@ def _tile(
     """A picture [H, W, C] as it was stored, in a frame."""
     from matplotlib.patches import Rectangle
 
-    pixels = np.clip((np.asarray(inputs) - prepare.offset) / prepare.scale / 255, 0, 1)
+    pixels = _as_stored(inputs, prepare)
     picture = pixels if pixels.shape[-1] == 3 else pixels.mean(-1)
     axes.imshow(picture, extent=(x, x + TILE, y + TILE, y), cmap="gray", vmin=0, vmax=1)
     axes.add_patch(Rectangle((x, y), TILE, TILE, fill=False, ec=color, lw=line))
+
+
+def _as_stored(inputs: Array, prepare: Prepare) -> NDArray[Any]:
+    """[..., C] of 0..1: the pixels that inputs were made of."""
+    return np.clip((np.asarray(inputs) - prepare.offset) / prepare.scale / 255, 0, 1)
 
 
 def _figure(width: float, height: float) -> Figure:
