@@ -2,7 +2,7 @@
 
     METASHOT_DATA=DIR python benchmarks/segmentation.py [TABLE ...] [OPTIONS]
 
-TABLE is pascal (PASCAL-5i in small), fashion, davis, or speed. Each method trains on the classes of
+TABLE is pascal (PASCAL-5i in small), fashion, or davis. Each method trains on the classes of
 a fold's training pictures, and is tested on 1,000 pairs of new classes at 1 and at 5 shots, the
 release's list; figures are written at once to results/segmentation_TABLE.json, and those that stand
 are left alone unless their method is named (`--methods`, and `--folds`). Pictures pass the network
@@ -16,7 +16,6 @@ import argparse
 import functools
 import os
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +44,6 @@ from metashot.data import (
     split_by_class,
     voc_layout,
 )
-from metashot.devices import compiler_options
 from metashot.nets import (
     Branches,
     Cells,
@@ -438,76 +436,9 @@ def videos(asked: argparse.Namespace, bench: Bench) -> None:
         write("segmentation_davis", {"name": f"{name}_davis", **figures}, "davis", name, bench)
 
 
-ROUNDS = 7
-
-
-def speed(bench: Bench) -> None:
-    """Seconds of a query with its support, in turn, from maps; and queries of one support."""
-    fold = fold_of("pascal", 0, False, bench)
-    names = [name for name in METHODS if name not in ("oslsm_paper", "oslsm_mean")]
-    made = {name: METHODS[name](fold) for name in names}
-    taken: dict[tuple[str, int], list[float]] = {}
-    calls: dict[tuple[str, int], Callable[[], Any]] = {}
-    for shot in (1, 5):
-        source = official_pairs(fold.test, shot=shot)
-        assert source.listed
-        episode = jax.jit(source.listed)(0, source.arrays)
-        for name, (learner, variables, *_) in made.items():
-            calls[name, shot] = compiled(answer(learner), variables, episode)
-    backbone = efficientnet_lite0(endpoints=(16, 32))
-    body, picture = pretrained.efficientnet_lite0(), jnp.zeros((1, SIZE, SIZE, 3))
-    calls["backbone", 1] = compiled(lambda v, x: backbone.apply(v, x)[0], body, picture)
-    for _ in range(ROUNDS):
-        for key, call in calls.items():
-            taken.setdefault(key, []).append(seconds_of(call))
-    for (name, shot), seconds in taken.items():
-        ratios = [a / b for a, b in zip(taken["logistic", shot], taken["oslsm", shot], strict=True)]
-        row = {"name": f"{name}_{shot}shot_seconds", "value": statistics.median(seconds)}
-        row |= {"range": [min(seconds), max(seconds)], "chosen": ""}
-        if name == "oslsm":
-            row |= {"ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)]}
-        write_seconds(row, bench)
-    learner, variables, *_ = made["oslsm"]
-    for count in (1, 8, 32):
-        source = mask_episodes(fold.test, query=count, sampling="classes")
-        episode = jax.jit(source.sample)(jax.random.key(0), source.arrays)
-        task = jax.jit(learner.adapt)(variables, episode.support)
-        call = compiled(learner.predict, variables, task, episode.query.inputs)
-        seconds = statistics.median(seconds_of(call) for _ in range(ROUNDS))
-        write_seconds({"name": f"oslsm_{count}_queries", "value": count / seconds}, bench)
-
-
-def answer(learner: Learner) -> Callable[..., Any]:
-    def both(variables: Variables, episode: Any) -> Any:
-        task = learner.adapt(variables, episode.support, jax.random.key(0))
-        return learner.predict(variables, task, episode.query.inputs)
-
-    return both
-
-
-def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    program = jax.jit(function, compiler_options=compiler_options())
-    jax.block_until_ready(program(*arguments))
-    return lambda: jax.block_until_ready(program(*arguments))
-
-
-def seconds_of(call: Callable[[], Any], repeats: int = 5) -> float:
-    started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - started) / repeats
-
-
-def write_seconds(row: dict[str, Any], bench: Bench) -> None:
-    print(row, flush=True)
-    if bench.share == 1:
-        command = "python benchmarks/segmentation.py speed"
-        results.add("segmentation_speed", row | {"command": command})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    tables = ["pascal", "fashion", "davis", "speed"]
+    tables = ["pascal", "fashion", "davis"]
     parser.add_argument("tables", nargs="*", choices=[*tables, []], metavar="TABLE")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--folds", nargs="+", type=int, choices=range(4), default=range(4))
@@ -517,8 +448,6 @@ def main() -> None:
     for table in asked.tables or tables:
         if table == "davis":
             videos(asked, bench)
-        elif table == "speed":
-            speed(bench)
         else:
             folds(table, asked, bench)
 
