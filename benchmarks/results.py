@@ -96,6 +96,21 @@ def many_sizes(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def growing(found: list[dict[str, Any]]) -> list[str]:
+    """A Markdown table of time and memory against the size of the support."""
+    lines = [
+        "| support | way | shot | adapt, ms | 75 queries, ms | adapting, temporary MB "
+        "| scan with its gradient, temporary MB |",
+        "|---" * 7 + "|",
+    ]
+    for row in found:
+        times = f"{row['value']:,.1f} | {row['predict_ms']:,.1f}"
+        sizes = f"{row['adapt_bytes'] / 1e6:,.1f} | {row['scan_bytes'] / 1e6:,.1f}"
+        examples = row["way"] * row["shot"]
+        lines.append(f"| {examples:,} | {row['way']} | {row['shot']} | {times} | {sizes} |")
+    return lines
+
+
 def _curves(found: list[dict[str, Any]]) -> list[str]:
     """Validation accuracy against the episodes seen; rows of one training have one curve."""
     if not found:
@@ -341,6 +356,7 @@ TABLES = {
     "omniglot_mmnet": compared,
     "omniglot_mixed": many_sizes,
     "omniglot_mmnet_ablations": many_sizes,
+    "memory_matching_cost": growing,
     "segmentation_pascal": segmented,
     "segmentation_fashion": segmented,
     "segmentation_davis": videos,
