@@ -60,17 +60,17 @@ TRAININGS = {
                 "mmnet_minus",
                 "omniglot_mmnet",
                 MMNET,
-                ((5, 1, 15, 4000), (5, 5, 15, 4000), (20, 1, 5, 3700), (20, 5, 5, 2500)),
+                ((5, 1, 15, 3000), (5, 5, 15, 3000), (20, 1, 5, 3700), (20, 5, 5, 2500)),
             ),
             (
                 "fce",
                 "omniglot_matching_fce",
                 {"scale": 10.0},
-                ((5, 1, 15, 3600), (5, 5, 15, 3000), (20, 1, 5, 2600)),
+                ((5, 1, 15, 2600), (5, 5, 15, 2000), (20, 1, 5, 2000)),
             ),
-            ("matching", "omniglot_matching", {}, ((20, 1, 5, 2500),)),
-            ("matching_scale10", "omniglot_matching", {"scale": 10.0}, ((20, 1, 5, 2500),)),
-            ("prototypical", "omniglot_prototypical", {}, ((20, 1, 5, 2500),)),
+            ("matching", "omniglot_matching", {}, ((20, 1, 5, 2000),)),
+            ("matching_scale10", "omniglot_matching", {"scale": 10.0}, ((20, 1, 5, 2000),)),
+            ("prototypical", "omniglot_prototypical", {}, ((20, 1, 5, 2000),)),
         )
         for way, shot, query, steps in sizes
     },
