@@ -177,7 +177,7 @@ class MemoryMatching:
     """of the LSTMs that predict them"""
     similarity: Literal["cosine", "dot"] = "cosine"
     """of embeddings"""
-    scale: float = 10.0
+    scale: float = 20.0
     """of the similarity"""
     loss_form: Literal["per_sample", "class_sum"] = "per_sample"
     """whether each example of the class has to match, or all together"""

@@ -130,7 +130,8 @@ def episodes(
         >>> from metashot.data import from_arrays
         >>> data = from_arrays(np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3)
         >>> source = episodes(data, way=3, shot=1, query=2)
-        >>> source.sample(jax.random.key(0), source.arrays).query.inputs.shape
+        >>> episode = jax.eval_shape(source.sample, jax.random.key(0), source.arrays)
+        >>> episode.query.inputs.shape
         (6, 8, 8, 1)
     """
     problem = impossible_sizes(dataset, way=way, shot=shot, query=query, scope=scope)

@@ -38,7 +38,7 @@ def memory_matching(
     residual: bool = True,
     hidden: int = 512,
     similarity: str = "cosine",
-    scale: float = 10.0,
+    scale: float = 20.0,
     loss_form: str = "per_sample",
     prediction: str = "nearest",
     bn_new_weight: float = 0.1,

@@ -176,10 +176,10 @@ def test_features_raised_to_a_power_have_finite_gradients_where_they_are_zero() 
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     x = x.at[0].set(0)  # whose features are zero
     plain, rooted = (nets.from_flax(EfficientNetLite(SMALL, 4, 9, power=p)) for p in (1.0, 0.5))
-    variables = plain.init(jax.random.key(1), x)
-    features = plain.apply(variables, x)[0]
+    variables = jax.jit(plain.init)(jax.random.key(1), x)
+    features = jax.jit(plain.apply)(variables, x)[0]
     assert not features[0].any()
     assert features[1].any()
-    assert_close(rooted.apply(variables, x)[0], np.sqrt(features), rtol=1e-6)
-    slopes = jax.grad(lambda x: rooted.apply(variables, x)[0].sum())(x)
+    assert_close(jax.jit(rooted.apply)(variables, x)[0], np.sqrt(features), rtol=1e-6)
+    slopes = jax.jit(jax.grad(lambda x: rooted.apply(variables, x)[0].sum()))(x)
     assert np.isfinite(slopes).all()
