@@ -112,13 +112,13 @@ def test_queries_pass_through_the_filters_that_the_support_predicts() -> None:
 
 
 def test_both_roles_begin_with_one_embedding(small: Small) -> None:
-    """A support picture that comes back as a query has a cosine of 1 with itself."""
+    """A support picture that comes back as a query has a cosine of 1 with itself, at scale 20."""
     support = pictures(3, [0, 1, 2])
     without = lambda path, x: 0 * x if path[-1].key == "bias" else x  # as training takes it out
     for one in (small, made(contextual=False)):
         variables = jax.tree_util.tree_map_with_path(without, one.variables)
         logits = one.predict(variables, one.adapt(variables, support), support.inputs)
-        np.testing.assert_allclose(np.diag(logits), 10, rtol=1e-5)
+        np.testing.assert_allclose(np.diag(logits), 20, rtol=1e-5)
 
 
 def test_what_is_predicted_is_added_to_a_convolution(small: Small) -> None:
