@@ -9,14 +9,14 @@ gradient, which keeps what each step of the scan leaves.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import results
+from timing import median_seconds
 
 import metashot
 from metashot.devices import compiler_options
@@ -25,16 +25,6 @@ from metashot.memory import write
 NAME = "memory_matching_cost"
 SIZES = ((5, 1), (5, 5), (20, 5), (60, 5), (200, 5))  # way, shot
 QUERIES, KEY_SIZE, ROUNDS = 75, 512, 5
-
-
-def milliseconds(compiled: Any, *arguments: Any) -> float:
-    jax.block_until_ready(compiled(*arguments))
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
 
 
 def compile_(function: Any, *arguments: Any) -> Any:
@@ -59,9 +49,10 @@ def cost(way: int, shot: int) -> dict[str, float]:
     predict = compile_(learner.predict, variables, task, queries)
     total = lambda z: (write(z, labels, slots=n).keys ** 2).sum()
     scan = compile_(jax.value_and_grad(total), jnp.ones((n, KEY_SIZE)))
+    answer = partial(predict, variables, task, queries)
     return {
-        "value": milliseconds(adapt, variables, support),
-        "predict_ms": milliseconds(predict, variables, task, queries),
+        "value": 1e3 * median_seconds(partial(adapt, variables, support), ROUNDS),
+        "predict_ms": 1e3 * median_seconds(answer, ROUNDS),
         "adapt_bytes": temporary_bytes(adapt),
         "scan_bytes": temporary_bytes(scan),
     }

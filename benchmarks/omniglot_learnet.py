@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import results
+from timing import median_seconds
 
 import metashot
 from metashot import config, experiment, metrics, runs
@@ -67,6 +66,7 @@ STEPS, LONG = 5000, 15_000  # of 400 pairs; the paper's are 60 x 100,000 pairs
 ROWS = (*CELLS, *HAUSDORFF, "best_official_runs", "adapt")
 START = 0.4  # share of a learnet's steps in which it still is a siamese network
 PROBLEMS, TOGETHER = 10_000, 20  # all, and of an episode
+ROUNDS = 7  # of a timing
 SGD_STEPS = (10, 20, 50, 100, 200, 500)  # of fine-tuning, in `adapt`: the first that is enough
 NOTHING: Variables = {"params": {}, "state": {}}
 Row = dict[str, Any]
@@ -334,21 +334,11 @@ def _timed(learner: Learner, support: Examples, x: Array, key: Array) -> tuple[A
     learn, score = (_compiled(f) for f in (learner.adapt, learner.predict))
     task = learn(variables, support, key)
     calls = partial(learn, variables, support, key), partial(score, variables, task, x)
-    return score(variables, task, x), tuple(_median_seconds(call) for call in calls)
+    return score(variables, task, x), tuple(median_seconds(call, ROUNDS) for call in calls)
 
 
 def _compiled(function: Any) -> Any:
     return jax.jit(function, compiler_options=compiler_options())
-
-
-def _median_seconds(call: Any, rounds: int = 7) -> float:
-    jax.block_until_ready(call())
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def measure(name: str, steps: int | None, *, tuning: bool) -> Row:
