@@ -33,10 +33,7 @@ DISPATCH = 10  # steps
 MIXED = MixedSizes(way=(20, 30), shot=(1, 5), query=3)
 # The paper sees hardly a difference from 128 to 1,024; on a CPU the LSTMs of 512 are half a step.
 MMNET = {"hidden": 128}
-
-
-# As omniglot_learnet varies drawings.
-VARIED = Redraw(rotation=7.5, shear=0.1, scale=0.1, shift=0.04, stroke=0.35)
+VARIED = config.read("omniglot_learnet").redraw
 
 
 class Training(NamedTuple):

@@ -199,7 +199,8 @@ def redrawn(source: Episodes, **hand: float) -> Episodes:
         >>> from metashot.data import from_arrays
         >>> data = from_arrays(np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3)
         >>> source = redrawn(episodes(data, way=3, query=2), rotation=15.0, shift=0.1)
-        >>> source.sample(jax.random.key(0), source.arrays).query.inputs.shape
+        >>> episode = jax.eval_shape(source.sample, jax.random.key(0), source.arrays)
+        >>> episode.query.inputs.shape
         (6, 8, 8, 1)
     """
 
